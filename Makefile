@@ -1,0 +1,28 @@
+# make install: .venv with hff in it.  make test, make lint, make demo: what they say, after the same set-up.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: install test lint demo clean
+
+install: $(READY)
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hff needs Python 3.11 or newer; say PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+test: install
+	$(VENV)/bin/python -m pytest
+
+lint: install
+	$(VENV)/bin/black --quiet --check hfftools tests
+	$(VENV)/bin/isort --quiet --check hfftools tests
+	$(VENV)/bin/flake8 hfftools tests
+
+demo: install
+	cd egs/mini && ./run.sh
+
+clean:
+	rm -rf $(VENV) build *.egg-info egs/*/data egs/*/exp

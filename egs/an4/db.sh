@@ -1,0 +1,2 @@
+# Where the corpora are. AN4: the folder that holds etc/ and wav/ (or flac/); empty: stage 1 downloads it.
+AN4=

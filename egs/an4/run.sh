@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# CMU AN4: 0.8 hours of spelled names, numbers and dates; small enough for a laptop. ./run.sh --help
+set -euo pipefail
+. ./cmd.sh && . ./path.sh && . ./db.sh
+
+help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
+  --corpus DIR         AN4 as it was unpacked (default: AN4 in db.sh; downloaded where that is empty)
+  --upstream NAME      foundation model (default hff_tiny, which is in the package)
+  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --seeds '1 2'        seeds, one experiment each (default 1 2 3)
+  --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
+  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --limit N            at most so many utterances a set (default all)
+  --epochs N           epochs of training and probing (default: those of their configurations)"
+
+stage=1
+stop_stage=6
+corpus=${AN4}
+upstream=hff_tiny
+methods="last_layer weighted_sum hff"
+seeds="1 2 3"
+unit_kind=char
+unit_size=100
+cache=true
+limit=
+epochs=
+train_config=conf/train.yaml
+. utils/parse_options.sh
+. utils/stage.sh
+
+train_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+. utils/asr.sh
+
+if stage 1 "data and units"; then
+    hff-prepare an4 ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"}
+    for set in train dev test; do utils/validate_data_dir.sh "data/${set}"; done
+    hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
+    ln -sfn "units_${unit_kind}" data/units # where the bare commands look
+fi
+
+if stage 2 "upstream ${upstream}: load, verify, extract"; then
+    verify_and_extract
+fi
+
+if stage 3 "layer-wise probing of ${upstream} and of log-mel"; then
+    for probed in "${upstream}" fbank; do probe_layers "${probed}"; done
+fi
+
+if stage 4 "training: ${methods}"; then
+    train_methods
+fi
+
+if stage 5 "decoding and scoring"; then
+    decode_methods
+fi
+
+if stage 6 "report"; then
+    report_methods "egs/an4 with ${upstream}"
+fi
+
+recipe_done

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# The demo: speech that makes itself, the bundled upstream, and three ways to use its frozen layers. ./run.sh --help
+set -euo pipefail
+. ./cmd.sh && . ./path.sh && . ./db.sh
+
+help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
+  --upstream NAME      foundation model (default hff_tiny, which is in the package)
+  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --seeds '1 2'        seeds, one experiment each (default 1)
+  --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
+  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --limit N            at most so many utterances a set (default all)
+  --epochs N           epochs of training and probing (default: those of their configurations)"
+
+stage=1
+stop_stage=6
+upstream=hff_tiny
+methods="last_layer weighted_sum hff"
+seeds="1"
+unit_kind=bpe
+unit_size=100
+cache=true
+limit=
+epochs=
+train_config=conf/train.yaml
+. utils/parse_options.sh
+. utils/stage.sh
+
+train_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+. utils/asr.sh
+
+if stage 1 "data and units"; then
+    hff-prepare mini --out data ${limit:+--limit "${limit}"}
+    for set in train dev test; do utils/validate_data_dir.sh "data/${set}"; done
+    hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
+    ln -sfn "units_${unit_kind}" data/units # where the bare commands look
+fi
+
+if stage 2 "upstream ${upstream}: load, verify, extract"; then
+    verify_and_extract
+fi
+
+if stage 3 "layer-wise probing of ${upstream}"; then
+    probe_layers "${upstream}"
+fi
+
+if stage 4 "training: ${methods}"; then
+    train_methods
+fi
+
+if stage 5 "decoding and scoring"; then
+    decode_methods
+fi
+
+if stage 6 "report"; then
+    report_methods "egs/mini with ${upstream}"
+fi
+
+recipe_done

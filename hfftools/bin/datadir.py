@@ -1,0 +1,41 @@
+"""hff-datadir: a Kaldi data directory in; `validate` says whether it is one, `fix` makes it one, `speed` adds copies."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-datadir", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    validate = verbs.add_parser("validate", help="check that all files are there, sorted, and agree")
+    validate.add_argument("data", type=Path, help="data directory, such as data/train")
+    validate.add_argument("--no-text", action="store_true", help="transcripts are not required")
+    fix = verbs.add_parser("fix", help="keep the utterances that every file has; originals go to .backup/")
+    fix.add_argument("data", type=Path, help="data directory, such as data/train")
+    speed = verbs.add_parser("speed", help="copies of every utterance at several speeds, pitch and tempo together")
+    speed.add_argument("data", type=Path, help="data directory, such as data/train")
+    speed.add_argument("out", type=Path, help="data directory to write, such as data/train_sp")
+    speed.add_argument("--speeds", default="0.9,1.0,1.1", help="factors, 0.9,1.0,1.1 where not given")
+    args = parser.parse_args()
+    from hfftools.data import datadir, perturb, repair
+    from hfftools.log import setup_logging
+
+    setup_logging()
+    if args.verb == "validate":
+        count = datadir.validate(args.data, need_text=not args.no_text)
+        print(f"{count} utterances. Successfully validated data-directory {args.data}")
+    elif args.verb == "speed":
+        perturb.speed(args.data, args.out, [float(s) for s in args.speeds.split(",")])
+    else:
+        kept, total = repair.fix(args.data)
+        print(f"{args.data}: kept {kept} utterances out of {total}")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

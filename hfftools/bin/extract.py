@@ -1,0 +1,32 @@
+"""hff-extract: load and verify an upstream; with --out, keep its hidden states, so that no epoch computes them again."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-extract", description=__doc__)
+    parser.add_argument("--upstream", default="hff_tiny", help="name, alias or path of the upstream")
+    parser.add_argument("--out", type=Path, help="folder of the cache; without it the upstream is only verified")
+    parser.add_argument("--layers", default="all", help="all, last, or numbers such as 2,4,6")
+    parser.add_argument("--batch-seconds", type=float, default=60.0, help="audio a batch, padding counted")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("data", nargs="+", help="data directories")
+    args = parser.parse_args()
+    from hfftools.log import setup_logging
+    from hfftools.train.experiment import device_of
+    from hfftools.train.extract import extract
+
+    setup_logging()
+    layers = args.layers if args.layers in ("all", "last") else args.layers.split(",")
+    extract(args.upstream, args.data, args.out, layers, args.batch_seconds, device_of(args.device))
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

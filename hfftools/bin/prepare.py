@@ -1,0 +1,30 @@
+"""hff-prepare: a corpus in its own layout in, one Kaldi data directory a set out."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-prepare", description=__doc__)
+    parser.add_argument("corpus", help="an4, commonvoice, librispeech or mini")
+    parser.add_argument(
+        "--source", type=Path, help="the corpus, in its own layout; where not given it is downloaded or, as mini, made"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for the data directories, such as data/")
+    parser.add_argument("--limit", type=int, help="at most so many utterances a set")
+    args = parser.parse_args()
+    from hfftools.data.prepare import prepare
+    from hfftools.log import setup_logging
+
+    setup_logging()
+    prepare(args.corpus, args.source, args.out, args.limit)
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,31 @@
+"""hff-train: an experiment's folder and a method in, a trained model out; run it again to go on where it stopped."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-train", description=__doc__)
+    parser.add_argument("exp", type=Path, help="the experiment's folder, such as exp/fusion")
+    parser.add_argument("--method", help="a method of conf/method, such as hff or weighted_sum")
+    parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
+    args = parser.parse_intermixed_args()
+    from hfftools.analysis.plot import training_curves
+    from hfftools.config import conf_file
+    from hfftools.log import log, setup_logging
+    from hfftools.train.job import train
+
+    setup_logging(args.exp / "log.txt")
+    exp = train(args.exp, [*([conf_file("method", args.method)] if args.method else []), *args.config], args.overrides)
+    log.info(f"wrote {exp.final}, {', '.join(str(p) for p in training_curves(exp))}")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

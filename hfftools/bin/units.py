@@ -1,0 +1,31 @@
+"""hff-units: transcripts of data directories in, an inventory of units out (characters, BPE or unigram pieces)."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-units", description=__doc__)
+    parser.add_argument("data", type=Path, nargs="+", help="data directories, such as data/train")
+    parser.add_argument("--kind", choices=("char", "bpe", "unigram"), required=True)
+    parser.add_argument("--size", type=int, help="units of bpe and unigram, blank and unknown included (500)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the units, such as data/units_char")
+    args = parser.parse_args()
+    from hfftools.data import units
+    from hfftools.data.table import read_table
+    from hfftools.log import setup_logging
+
+    setup_logging()
+    texts = [" ".join(t.split()) for d in args.data for t in read_table(d / "text", value_required=False).values()]
+    made = units.make(args.kind, texts, args.size, args.out)
+    print(f"{args.out}: {len(made)} units ({args.kind})")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,81 @@
+"""Hidden states on disk: {layer: h [T, D]} of each utterance in, Kaldi archives out, and back; the one door to kaldiio.
+
+A cache holds one folder a set, and in it `layer_NN.ark` and `layer_NN.scp` for each layer, which kaldiio reads anywhere,
+and cache.json, written last, which names the upstream, its hash and the layers.
+"""
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+import kaldiio
+import numpy as np
+
+from hfftools.expdir import write_aside, write_json
+from hfftools.log import UserError
+
+
+class HiddenCache:
+    """The cached hidden states of one set."""
+
+    def __init__(self, root: Path | str, set_name: str):
+        self.folder = Path(root) / set_name
+        self.info_file = self.folder / "cache.json"
+        self._scps: dict[int, dict] = {}
+
+    def matches(self, upstream_hash: str, layers: Iterable[int], ids: Iterable[str]) -> bool:
+        """Whether the cache is whole, of this upstream, and holds these layers of exactly these utterances."""
+        if not self.info_file.exists():
+            return False
+        info = json.loads(self.info_file.read_text())
+        whole = info["hash"] == upstream_hash and set(layers) <= set(info["layers"])
+        return whole and set(ids) == set(self._scp(info["layers"][0]))
+
+    def check(self, upstream_hash: str, layers: Iterable[int], ids: Iterable[str]) -> None:
+        """UserError that says what is missing, where `matches` would be false."""
+        if not self.matches(upstream_hash, layers, ids):
+            raise UserError(
+                f"{self.folder}: not the hidden states of this upstream, these layers and these utterances; "
+                "run stage 2 again, or leave data.features empty"
+            )
+
+    def _scp(self, layer: int) -> dict:
+        if layer not in self._scps:
+            path = self.folder / f"layer_{layer:02d}.scp"
+            if not path.exists():
+                raise UserError(f"{path} is missing; remove {self.folder} and run stage 2 again")
+            self._scps[layer] = kaldiio.load_scp(str(path))
+        return self._scps[layer]
+
+    def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
+        """{layer: h [T, D] float32} of one utterance."""
+        try:
+            return {layer: np.array(self._scp(layer)[utt]) for layer in layers}
+        except (KeyError, OSError, ValueError) as error:
+            raise UserError(
+                f"{self.folder}: cannot read {utt} ({error}); remove the folder, run stage 2 again"
+            ) from None
+
+    def write(
+        self, items: Iterable[tuple[str, dict[int, np.ndarray]]], layers: list[int], upstream: str, upstream_hash: str
+    ) -> int:
+        """Write every utterance of `items`, replacing what was there; the number of frames."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.info_file.unlink(missing_ok=True)
+        self._scps, frames, lines = {}, 0, {layer: [] for layer in layers}
+        with ExitStack() as stack:
+            arks = {}
+            for layer in layers:
+                path = self.folder / f"layer_{layer:02d}.ark"
+                arks[layer] = (path, stack.enter_context(open(path, "wb")))
+            for utt, hidden in items:
+                for layer, (path, file) in arks.items():
+                    lines[layer].append(f"{utt} {path}:{file.tell() + len(utt.encode()) + 1}\n")
+                    kaldiio.save_ark(file, {utt: np.asarray(hidden[layer], np.float32)})
+                frames += len(hidden[layers[0]])
+        for layer in layers:
+            with write_aside(self.folder / f"layer_{layer:02d}.scp") as aside:
+                aside.write_text("".join(sorted(lines[layer])), encoding="utf-8")
+        write_json(self.info_file, {"upstream": upstream, "hash": upstream_hash, "layers": layers, "frames": frames})
+        return frames

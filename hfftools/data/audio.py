@@ -1,0 +1,110 @@
+"""Audio files and commands in, mono waveforms [N] at 16 kHz out; the one door to soundfile."""
+
+import io
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from hfftools.expdir import write_aside
+from hfftools.log import UserError
+
+RATE_HZ = 16000
+LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
+SHORTFALL_S = 0.25  # how far samples may fall short of a header or a segment: MP3 headers are some frames off
+
+
+def _command(source: str) -> str | None:
+    """The command of a wav.scp entry `command |`; None where the entry is a path."""
+    source = source.rstrip()
+    return source[:-1].strip() if source.endswith("|") else None
+
+
+def exists(source: str) -> bool:
+    """Whether there is a file at `source`; a command is taken at its word."""
+    return _command(source) is not None or Path(source).is_file()
+
+
+def _open(source: str) -> soundfile.SoundFile:
+    """A path, or `command |` whose standard output is a WAV, FLAC, MP3 or OGG file."""
+    command = _command(source)
+    if command is None and not Path(source).is_file():
+        raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; mend its line in wav.scp")
+    if command is None and Path(source).stat().st_size == 0:
+        raise UserError(f"audio {source}: the file is empty; replace it or drop the utterance")
+    try:
+        return soundfile.SoundFile(source if command is None else io.BytesIO(_run(command)))
+    except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
+        reason = str(getattr(error, "error_string", "no header says how")).strip().rstrip(".")
+        reason = "no audio found in it" if "does not exist" in reason else reason  # said of a broken MP3
+        raise UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance") from None
+
+
+@lru_cache(maxsize=1)  # segments of a recording come one after another: its command runs once for all of them
+def _run(command: str) -> bytes:
+    done = subprocess.run(command, shell=True, capture_output=True)
+    if done.returncode != 0 or not done.stdout:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
+        raise UserError(f"audio command `{command} |` failed with exit code {done.returncode}: {lines[-1]}")
+    return done.stdout
+
+
+def duration_s(source: str) -> float:
+    """Seconds of a recording, as its header tells; never 0."""
+    with _open(source) as file:
+        if file.frames == 0:
+            raise UserError(f"audio {source}: holds no samples; replace it or drop the utterance")
+        return file.frames / file.samplerate
+
+
+def _read(file: soundfile.SoundFile, source: str, start: int, frames: int) -> np.ndarray:
+    """Samples [N, C] from frame `start` on, N at most `frames`."""
+    if start >= file.frames:
+        return np.zeros((0, file.channels), np.float32)
+    lead = min(start, round(LEAD_S * file.samplerate))
+    try:
+        if start:
+            file.seek(start - lead)
+        return file.read(lead + frames, dtype="float32", always_2d=True)[lead:]
+    except soundfile.LibsndfileError as error:
+        reason = error.error_string.strip().rstrip(".")
+        raise UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance") from None
+
+
+def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
+    """Samples of [start_s, end_s) as float32 [N], channels averaged, resampled to 16 kHz; without `end_s`, to the end.
+
+    Raises UserError where the file is missing, empty, cut short, cannot be decoded, ends before the segment does, or
+    holds values that are not finite.
+    """
+    with _open(source) as file:
+        rate_hz = file.samplerate
+        start = round(start_s * rate_hz)
+        wanted = (round(end_s * rate_hz) if end_s is not None else file.frames) - start
+        samples = _read(file, source, start, wanted).mean(axis=1)
+    if len(samples) == 0:
+        raise UserError(f"audio {source}: no samples between {start_s} s and {end_s or 'the end'}; drop the utterance")
+    if wanted - len(samples) > SHORTFALL_S * rate_hz:
+        raise UserError(
+            f"audio {source}: {wanted / rate_hz:.2f} s wanted from {start_s} s on, only "
+            f"{len(samples) / rate_hz:.2f} s there; the file is cut short, or its segment is too long"
+        )
+    if not np.isfinite(samples).all():
+        raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it or drop the utterance")
+    return samples if rate_hz == RATE_HZ else _resample(samples, rate_hz)
+
+
+def _resample(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    # imported where it is needed, since loading torch takes seconds and checking a data directory does not need it
+    import torch
+    import torchaudio
+
+    return torchaudio.functional.resample(torch.from_numpy(samples), rate_hz, RATE_HZ).numpy()
+
+
+def save(path: Path | str, samples: np.ndarray, rate_hz: int = RATE_HZ) -> None:
+    """Write mono float samples, clipped to [-1, 1], as 16-bit WAV or FLAC, as the path's ending says; whole or not at all."""
+    with write_aside(path) as aside:
+        soundfile.write(str(aside), samples, rate_hz, subtype="PCM_16", format=Path(path).suffix[1:].upper())

@@ -1,0 +1,125 @@
+"""Utterances in, padded batches of at most so many seconds out, from waveforms or from cached hidden states.
+
+The order of the batches follows from (seed, epoch) alone, so a resumed run sees what an undisturbed one would have seen.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from hfftools.data import audio
+from hfftools.data.ark import HiddenCache
+from hfftools.data.datadir import Utterance
+from hfftools.data.units import Units
+from hfftools.log import UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances, as waveforms or, where the upstream has run before, as its hidden states."""
+
+    ids: list[str]
+    texts: list[str | None]
+    seconds: float
+    wav_BN: Tensor | None  # float32, 16 kHz
+    num_samples_B: Tensor | None
+    hidden: dict[int, Tensor] | None  # {layer: [B, T, D]}
+    lens_B: Tensor | None  # frames of `hidden`
+    targets_BL: Tensor  # unit ids, zero-padded
+    target_lens_B: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        if self.hidden is not None:
+            moved["hidden"] = {layer: h.to(device) for layer, h in self.hidden.items()}
+        return replace(self, **moved)
+
+    def random_seeds(self, seed: int, epoch: int) -> list[tuple[int, int, int]]:
+        """A seed for each utterance, whatever batch it is in."""
+        return [(seed, epoch, crc32(utt.encode())) for utt in self.ids]
+
+
+def plan(
+    durations_s: Sequence[float], batch_seconds: float, seed: int | None = None, epoch: int = 0
+) -> list[list[int]]:
+    """Utterance numbers by batch: of like length, count times longest at most `batch_seconds`.
+
+    Longest first without a seed; with one, neighbours are drawn anew and batches shuffled each epoch. An utterance longer
+    than `batch_seconds` is a batch of its own.
+    """
+    durations = np.asarray(durations_s, float)
+    rng = np.random.default_rng([seed, epoch]) if seed is not None else None
+    blur = durations * rng.uniform(0.9, 1.1, len(durations)) if rng is not None else durations
+    batches: list[list[int]] = []
+    longest = 0.0
+    for index in np.argsort(-blur, kind="stable").tolist():
+        longest = max(longest, durations[index])
+        if batches and longest * (len(batches[-1]) + 1) <= batch_seconds:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            longest = durations[index]
+    if rng is not None:
+        rng.shuffle(batches)
+    return batches
+
+
+class Speech(Dataset):
+    """Utterances with their units; `cache` stands in for the audio where hidden states were kept."""
+
+    def __init__(
+        self,
+        utterances: list[Utterance],
+        units: Units | None,
+        cache: HiddenCache | None = None,
+        layers: Sequence[int] = (),
+    ):
+        self.utterances, self.cache, self.layers = utterances, cache, list(layers)
+        self.targets = [units.encode(u.text) if units and u.text is not None else [] for u in utterances]
+        self.durations_s = [u.duration_s for u in utterances]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor | dict[int, Tensor]]:
+        utt = self.utterances[index]
+        if self.cache is not None:
+            return index, {k: torch.from_numpy(h) for k, h in self.cache.read(utt.id, self.layers).items()}
+        return index, torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))
+
+    def collate(self, items: list[tuple[int, Tensor | dict[int, Tensor]]]) -> Batch:
+        chosen = [self.utterances[index] for index, _ in items]
+        targets = [torch.tensor(self.targets[index], dtype=torch.long) for index, _ in items]
+        wav_BN = num_samples_B = hidden = lens_B = None
+        if self.cache is not None:
+            hidden = {layer: pad_sequence([h[layer] for _, h in items], batch_first=True) for layer in self.layers}
+            lens_B = torch.tensor([len(h[self.layers[0]]) for _, h in items])
+        else:
+            wav_BN = pad_sequence([wav for _, wav in items], batch_first=True)
+            num_samples_B = torch.tensor([len(wav) for _, wav in items])
+        return Batch(
+            ids=[u.id for u in chosen],
+            texts=[u.text for u in chosen],
+            seconds=sum(u.duration_s for u in chosen),
+            wav_BN=wav_BN,
+            num_samples_B=num_samples_B,
+            hidden=hidden,
+            lens_B=lens_B,
+            targets_BL=pad_sequence(targets, batch_first=True),
+            target_lens_B=torch.tensor([len(t) for t in targets]),
+        )
+
+    def batches(self, order: list[list[int]], workers: int = 0) -> Iterator[Batch]:
+        """The batches of `order`, loaded ahead by `workers` processes (none for cached states, which load at once)."""
+        workers = 0 if self.cache is not None else workers
+        loader = DataLoader(self, batch_sampler=order, collate_fn=self.collate, num_workers=workers)
+        try:
+            yield from loader
+        except UserError as error:  # a worker's comes wrapped in its traceback, of which the last line is ours
+            raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None

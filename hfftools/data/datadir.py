@@ -1,0 +1,238 @@
+"""Kaldi data directories: wav.scp, text, utt2spk, spk2utt, segments and utt2dur in, utterances out, and back again."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from hfftools.data import audio
+from hfftools.data.table import read_table, write_table
+from hfftools.log import UserError, progress
+
+PER_UTTERANCE = ("text", "utt2spk", "utt2dur", "utt2num_samples", "segments", "feats.scp")
+FILES = ("wav.scp", "spk2utt", *PER_UTTERANCE)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One utterance: where its audio is, who speaks, what is said."""
+
+    id: str
+    speaker: str
+    source: str  # a path, or a command that ends in "|", as in wav.scp
+    text: str | None = None  # None where the set has no transcripts
+    start_s: float = 0.0
+    end_s: float | None = None  # None: to the end of the recording
+    duration_s: float = 0.0
+
+
+def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
+    """Read a data directory, in its C-locale order; words of a transcript are parted by single spaces.
+
+    Durations come from utt2dur, from segments, or, where neither tells, from the audio, each recording opened once.
+    Raises UserError that names the file and the first utterance in question.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"data directory {directory} does not exist; stage 1 of a recipe makes it")
+    wavs = read_table(directory / "wav.scp")
+    spans = _spans(directory, wavs)
+    if not spans:
+        raise UserError(f"{directory}/{_base(directory)} is empty")
+    texts = _optional(directory, "text", value_required=False)
+    if texts is None and need_text:
+        raise UserError(f"{directory}/text is missing")
+    speakers = _optional(directory, "utt2spk")
+    for name, table in (("text", texts), ("utt2spk", speakers)):
+        if table is not None:
+            _same_ids(directory, name, spans, table)
+    durations = _durations(directory, spans, wavs)
+    utterances = []
+    for utt in sorted(spans):
+        recording, start_s, end_s = spans[utt]
+        text = " ".join(texts[utt].split()) if texts is not None else None
+        speaker = speakers[utt] if speakers is not None else utt
+        utterances.append(Utterance(utt, speaker, wavs[recording], text, start_s, end_s, durations[utt]))
+    return utterances
+
+
+def _optional(directory: Path, name: str, value_required: bool = True) -> dict[str, str] | None:
+    return read_table(directory / name, value_required) if (directory / name).exists() else None
+
+
+def _base(directory: Path) -> str:
+    """The file that says which utterances there are."""
+    return "segments" if (directory / "segments").exists() else "wav.scp"
+
+
+def _spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float, float | None]]:
+    """{utterance: (recording, start in s, end in s or None for its end)}."""
+    segments = _optional(directory, "segments")
+    if segments is None:
+        return {utt: (utt, 0.0, None) for utt in wavs}
+    spans = {}
+    for utt, value in segments.items():
+        try:
+            recording, start_s, end_s = parse_span(value)
+        except ValueError as error:
+            raise UserError(f"{directory}/segments: '{utt} {value}' {error}") from None
+        if recording not in wavs:
+            raise UserError(f"{directory}/segments: recording '{recording}' of '{utt}' is missing from wav.scp")
+        spans[utt] = recording, start_s, end_s
+    return spans
+
+
+def parse_span(value: str) -> tuple[str, float, float | None]:
+    """`recording start end` -> its parts; an end of -1 means the recording's own. ValueError says what is wrong."""
+    try:
+        recording, start, end = value.split()
+        start_s, end_s = float(start), float(end)
+    except ValueError:
+        raise ValueError("is not `utt recording start end`") from None
+    if not (0 <= start_s < math.inf and (end_s == -1 or start_s < end_s < math.inf)):
+        raise ValueError("does not end after it starts")
+    return recording, start_s, None if end_s == -1 else end_s
+
+
+def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, float]:
+    known = {u: _seconds(directory, u, v) for u, v in (_optional(directory, "utt2dur") or {}).items() if u in spans}
+    for utt, (_, start_s, end_s) in spans.items():
+        if utt not in known and end_s is not None:
+            known[utt] = end_s - start_s
+    # one command or one header a recording, however many segments it has
+    sources = sorted({wavs[recording] for utt, (recording, _, _) in spans.items() if utt not in known})
+    bar = progress(sources, len(sources), f"durations of {directory.name}", "file") if sources else ()
+    whole = {source: audio.duration_s(source) for source in bar}
+    for utt in spans.keys() - known.keys():
+        recording, start_s, _ = spans[utt]
+        known[utt] = whole[wavs[recording]] - start_s
+        if known[utt] <= 0:
+            raise UserError(f"{directory}/segments: '{utt}' starts at {start_s} s, after the end of '{recording}'")
+    return known
+
+
+def _seconds(directory: Path, utt: str, value: str) -> float:
+    if not is_positive(value):
+        raise UserError(f"{directory}/utt2dur: '{utt} {value}' is not a number of seconds above 0")
+    return float(value)
+
+
+def is_positive(value: str) -> bool:
+    """Whether `value` is a finite number above 0."""
+    try:
+        return 0 < float(value) < math.inf
+    except ValueError:
+        return False
+
+
+def _same_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> None:
+    base = _base(directory)
+    missing, extra = sorted(set(ids) - set(table)), sorted(set(table) - set(ids))
+    for here, there, lost in ((name, base, extra), (base, name, missing)):
+        if lost:
+            raise UserError(
+                f"{directory}/{here}: {len(lost)} utterances missing from {there}, first {lost[0]}; "
+                f"run utils/fix_data_dir.sh {directory}"
+            )
+
+
+def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:
+    """Write whole recordings or segments as a data directory, sorted as in the C locale, each file renamed into place.
+
+    Files of an older set that would no longer fit are removed. UserError for an id that is there twice or has spaces.
+    """
+    directory = Path(directory)
+    utterances = sorted(utterances, key=lambda u: u.id)
+    _check_writable(directory, utterances)
+    tables: dict[str, dict[str, str]] = {}
+    if any(u.start_s or u.end_s is not None for u in utterances):
+        recordings: dict[str, str] = {}
+        for u in utterances:
+            recordings.setdefault(u.source, f"rec-{len(recordings):06d}")
+        tables["wav.scp"] = {recording: source for source, recording in recordings.items()}
+        ends = {u.id: -1 if u.end_s is None else f"{u.end_s:.4f}" for u in utterances}
+        tables["segments"] = {u.id: f"{recordings[u.source]} {u.start_s:.4f} {ends[u.id]}" for u in utterances}
+    else:
+        tables["wav.scp"] = {u.id: u.source for u in utterances}
+    if utterances[0].text is not None:
+        tables["text"] = {u.id: " ".join(u.text.split()) for u in utterances}
+    tables["utt2spk"] = {u.id: u.speaker for u in utterances}
+    tables["spk2utt"] = by_speaker(tables["utt2spk"])
+    tables["utt2dur"] = {u.id: f"{u.duration_s:.6f}" for u in utterances}
+    tables["utt2num_samples"] = {u.id: str(round(u.duration_s * audio.RATE_HZ)) for u in utterances}
+    directory.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        if name in tables:
+            write_table(directory / name, tables[name])
+        else:
+            (directory / name).unlink(missing_ok=True)
+
+
+def _check_writable(directory: Path, utterances: list[Utterance]) -> None:
+    if not utterances:
+        raise UserError(f"{directory}: no utterances to write; is the corpus directory the right one?")
+    for u in utterances:
+        for word in (u.id, u.speaker):
+            if len(word.split()) != 1:
+                raise UserError(f"{directory}: '{word}' of {u.source} cannot be an id: it is empty or has spaces")
+    for a, b in pairwise(utterances):
+        if a.id == b.id:
+            raise UserError(f"{directory}: utterance '{a.id}' is there twice, as {a.source} and as {b.source}")
+    bare = [u.id for u in utterances if u.text is None]
+    if 0 < len(bare) < len(utterances):
+        raise UserError(f"{directory}: {len(bare)} utterances have no transcript while others have, first {bare[0]}")
+
+
+def by_speaker(speakers: dict[str, str]) -> dict[str, str]:
+    """utt2spk -> spk2utt."""
+    lists: dict[str, list[str]] = {}
+    for utt in sorted(speakers):
+        lists.setdefault(speakers[utt], []).append(utt)
+    return {speaker: " ".join(utts) for speaker, utts in lists.items()}
+
+
+def validate(directory: Path | str, need_text: bool = True) -> int:
+    """Check a data directory as Kaldi's validate_data_dir.sh does; the number of utterances, or UserError."""
+    directory = Path(directory)
+    mend = f"run utils/fix_data_dir.sh {directory}"
+    if not directory.is_dir():
+        raise UserError(f"data directory {directory} does not exist")
+    if need_text and not (directory / "text").exists():
+        raise UserError(f"{directory}/text is missing; where a set has no transcripts, say --no-text")
+    for name in ("wav.scp", "utt2spk", "spk2utt"):
+        if not (directory / name).exists():
+            raise UserError(f"{directory}/{name} is missing" + (f"; {mend}" if name != "wav.scp" else ""))
+    tables = {n: read_table(directory / n, n != "text") for n in FILES if (directory / n).exists()}
+    for name, table in tables.items():
+        if not table:
+            raise UserError(f"{directory}/{name} is empty")
+        for key, following in pairwise(table):
+            if key > following:
+                raise UserError(f"{directory}/{name} is not sorted as in the C locale, first at '{following}'; {mend}")
+    wavs, spans = tables["wav.scp"], _spans(directory, tables["wav.scp"])
+    for name in PER_UTTERANCE:
+        if name in tables:
+            _same_ids(directory, name, spans, tables[name])
+    for utt, value in tables.get("utt2dur", {}).items():
+        _seconds(directory, utt, value)
+    speakers = tables["utt2spk"]
+    for utt, speaker in speakers.items():
+        if len(speaker.split()) != 1 or not utt.startswith(speaker):
+            raise UserError(
+                f"{directory}/utt2spk: speaker '{speaker}' is not a prefix of utterance '{utt}'; name utterances "
+                f"<speaker>-<name>, or remove utt2spk and spk2utt and {mend}, which makes each its own speaker"
+            )
+    if by_speaker(speakers) != {s: " ".join(sorted(u.split())) for s, u in tables["spk2utt"].items()}:
+        raise UserError(f"{directory}/spk2utt disagrees with utt2spk; {mend}")
+    if need_text:
+        empty = sorted(u for u, t in tables["text"].items() if not t.strip())
+        if empty:
+            raise UserError(f"{directory}/text: {len(empty)} empty transcripts, first {empty[0]}; {mend}")
+    lost = [recording for recording, source in wavs.items() if not audio.exists(source)]
+    if lost:
+        raise UserError(
+            f"{directory}/wav.scp: {len(lost)} audio files do not exist, first {wavs[lost[0]]}; "
+            f"mend the paths, or {mend}, which drops them"
+        )
+    return len(spans)

@@ -1,0 +1,57 @@
+"""Text in, speech out: the one door to eSpeak NG, whose library and voices come with the espeakng-loader wheel."""
+
+import ctypes
+from dataclasses import dataclass
+
+import espeakng_loader
+import numpy as np
+
+_RETRIEVAL, _CHARS_UTF8, _POSITION_CHARACTER = 1, 1, 1
+_RATE, _PITCH, _RANGE = 1, 3, 4
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A speaker: an eSpeak NG voice with its variant (`en-us+f2`) and a pitch, 0 to 99."""
+
+    name: str
+    pitch: int = 50
+    range: int = 50
+
+
+class Espeak:
+    """The synthesiser; one a process. The same arguments give the same samples, whatever was spoken before."""
+
+    def __init__(self):
+        self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
+        self._lib.espeak_Synth.argtypes = [
+            ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
+            ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
+        ]  # fmt: skip
+        data = espeakng_loader.get_data_path().encode()
+        self.rate_hz: int = self._lib.espeak_Initialize(_RETRIEVAL, 0, data, 0)
+        if self.rate_hz <= 0:
+            raise RuntimeError(f"eSpeak NG did not start from {data.decode()}")
+        self._lib.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+        self._chunks: list[np.ndarray] = []
+        self._callback = _CALLBACK(self._receive)  # kept here, or it would be collected while C still calls it
+        self._lib.espeak_SetSynthCallback(self._callback)
+
+    def _receive(self, samples, count, _events) -> int:
+        if samples and count > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    def speak(self, text: str, voice: Voice, words_per_minute: int = 170) -> np.ndarray:
+        """Speech as float32 [N] in [-1, 1] at `rate_hz`; ValueError for a voice that eSpeak NG does not have."""
+        if self._lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
+            raise ValueError(f"eSpeak NG has no voice {voice.name}")
+        for parameter, value in ((_RATE, words_per_minute), (_PITCH, voice.pitch), (_RANGE, voice.range)):
+            self._lib.espeak_SetParameter(parameter, value, 0)
+        self._lib.espeak_ng_SetRandSeed(1)  # breath and flutter are noise, else seeded by the clock
+        self._chunks = []
+        raw = text.encode()
+        self._lib.espeak_Synth(raw, len(raw) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
+        self._lib.espeak_Synchronize()
+        return np.concatenate(self._chunks).astype(np.float32) / 32768.0

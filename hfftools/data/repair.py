@@ -1,0 +1,70 @@
+"""A data directory that does not validate in, the utterances that all its files agree on out; originals in .backup/."""
+
+import shutil
+from pathlib import Path
+
+from hfftools.data import audio
+from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, is_positive, parse_span
+from hfftools.data.table import format_table, read_loosely
+from hfftools.expdir import write_text
+from hfftools.log import UserError, log
+
+
+def fix(directory: Path | str) -> tuple[int, int]:
+    """Keep the utterances that every file has, and has usably; sort all files and rebuild spk2utt. (kept, out of).
+
+    A directory that needs no mending is left as it is, .backup/ included. Files of other names (intent, slots) are not
+    touched: they may go on listing utterances that were dropped. UserError, and nothing written, if none would be left.
+    """
+    directory = Path(directory)
+    if not (directory / "wav.scp").exists():
+        raise UserError(f"{directory}/wav.scp is missing; there is nothing to fix")
+    tables = {name: read_loosely(directory / name) for name in FILES if (directory / name).exists()}
+    speakers_of_list = {u: s for s, utts in tables.pop("spk2utt", {}).items() for u in utts.split()}
+    if "utt2spk" not in tables and speakers_of_list:
+        tables["utt2spk"] = speakers_of_list
+    base = "segments" if "segments" in tables else "wav.scp"
+    names = [name for name in {base, *PER_UTTERANCE} if name in tables]
+    total = len(set().union(*(tables[name] for name in names)))
+
+    wavs = {recording: source for recording, source in tables["wav.scp"].items() if source and audio.exists(source)}
+    if len(wavs) < len(tables["wav.scp"]):
+        lost = sorted(tables["wav.scp"].keys() - wavs.keys())
+        log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
+    tables["wav.scp"] = wavs
+    kept = set.intersection(*({u for u, value in tables[n].items() if _usable(n, value, wavs)} for n in names))
+    if not kept:
+        raise UserError(f"{directory}: no utterance is usable in every file; nothing was changed")
+
+    used = {parse_span(tables["segments"][u])[0] for u in kept} if base == "segments" else kept
+    tables = {name: {u: v for u, v in table.items() if u in kept} for name, table in tables.items()}
+    tables["wav.scp"] = {recording: source for recording, source in wavs.items() if recording in used}
+    tables.setdefault("utt2spk", {u: u for u in kept})
+    tables["spk2utt"] = by_speaker(tables["utt2spk"])
+    _replace(directory, {name: format_table(table) for name, table in tables.items()})
+    return len(kept), total
+
+
+def _usable(name: str, value: str, wavs: dict[str, str]) -> bool:
+    if name in ("utt2dur", "utt2num_samples"):
+        return is_positive(value)
+    if name == "utt2spk":
+        return len(value.split()) == 1
+    if name == "segments":
+        try:
+            return parse_span(value)[0] in wavs
+        except ValueError:
+            return False
+    return bool(value.strip())
+
+
+def _replace(directory: Path, texts: dict[str, str]) -> None:
+    """Write what changed; where anything did, the files as they were go to .backup/ together."""
+    old = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
+    changed = [name for name, text in texts.items() if old.get(name) != text.encode()]
+    if changed:
+        (directory / ".backup").mkdir(exist_ok=True)
+        for name in old:
+            shutil.copy2(directory / name, directory / ".backup" / name)
+    for name in changed:
+        write_text(directory / name, texts[name])

@@ -1,0 +1,100 @@
+"""Hierarchical feature fusion (Huo et al., arXiv:2211.02712): {layer: h [B, T, D]} in, x [B, T, F] out.
+
+The published body's sizes were not available to us: the tree below is our reconstruction. Level 0 gives each layer a
+narrow node, every further level joins `group` neighbouring nodes into one, until one is left:
+
+    node_l = Linear(D -> d)(LayerNorm(h_l))
+    node   = LayerNorm(GELU(join(neighbours)))
+    x      = weighted_sum(h) + Linear(d -> F)(node)        residual form; the Linear is zero at birth
+    x      = Linear(d -> F)(node)                          bare form
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.log import UserError
+from hfftools.nn.layer_sum import LayerSum
+from hfftools.nn.mask import valid_mask
+
+
+@dataclass
+class Config:
+    name: str = "hff"
+    layers: Any = "all"
+    group: int = 2  # neighbours joined by a node
+    width: int = 0  # d, the width of a node; 0: a quarter of the upstream's
+    out_dim: int = 0  # F; 0: the upstream's width, which the residual form needs
+    join: str = "concat"  # concat (then Linear), add, or weighted (softmax)
+    time_kernel: int = 0  # odd number of frames of a depthwise convolution in each node; 0: none
+    residual: bool = True  # born as the weighted sum
+
+
+class Join(nn.Module):
+    """`count` neighbouring nodes [B, T, d] -> one."""
+
+    def __init__(self, count: int, width: int, config: Config):
+        super().__init__()
+        self.how = config.join
+        if self.how == "concat":
+            self.mix = nn.Linear(count * width, width)
+        elif self.how == "weighted":
+            self.logits_G = nn.Parameter(torch.zeros(count))
+        kernel = config.time_kernel
+        self.time = nn.Conv1d(width, width, kernel, padding=kernel // 2, groups=width) if kernel else None
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, nodes: list[Tensor], valid_BT1: Tensor) -> Tensor:
+        if self.how == "concat":
+            x_BTd = self.mix(torch.cat(nodes, -1))
+        elif self.how == "weighted":
+            x_BTd = sum(w * node for w, node in zip(self.logits_G.softmax(0), nodes, strict=True))
+        else:
+            x_BTd = sum(nodes)
+        if self.time is not None:
+            x_BTd = x_BTd.masked_fill(~valid_BT1, 0.0)
+            x_BTd = x_BTd + self.time(x_BTd.transpose(1, 2)).transpose(1, 2)
+        return self.norm(nn.functional.gelu(x_BTd))
+
+
+class Fuse(nn.Module):
+    """The tree over the tapped layers; a short last group is allowed."""
+
+    def __init__(self, layers: list[int], dim: int, config: Config):
+        super().__init__()
+        if config.join not in ("concat", "add", "weighted"):
+            raise UserError(f"fuse.join: '{config.join}' is not one of concat, add, weighted")
+        if config.group < 2 or (config.time_kernel and config.time_kernel % 2 == 0):
+            raise UserError("fuse.group must be at least 2, fuse.time_kernel odd or 0")
+        self.layers, self.group = list(layers), config.group
+        self.out_dim = config.out_dim or dim
+        if config.residual and self.out_dim != dim:
+            raise UserError(f"fuse.out_dim: the residual form needs the upstream's width {dim}, not {self.out_dim}")
+        width = config.width or dim // 4
+        self.enter = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for _ in layers)
+        self.levels = nn.ModuleList()
+        count = len(layers)
+        while count > 1:
+            sizes = [min(self.group, count - start) for start in range(0, count, self.group)]
+            self.levels.append(nn.ModuleList(Join(size, width, config) for size in sizes))
+            count = len(sizes)
+        self.out = nn.Linear(width, self.out_dim)
+        self.sum = LayerSum(layers) if config.residual else None
+        if config.residual:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
+
+    def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
+        nodes = [enter(hidden[layer]) for enter, layer in zip(self.enter, self.layers, strict=True)]
+        valid_BT1 = valid_mask(lens_B, nodes[0].shape[1])[:, :, None]
+        for level in self.levels:
+            groups = [nodes[start : start + self.group] for start in range(0, len(nodes), self.group)]
+            nodes = [join(group, valid_BT1) for join, group in zip(level, groups, strict=True)]
+        x_BTF = self.out(nodes[0])
+        return x_BTF if self.sum is None else self.sum(hidden) + x_BTF
+
+    def layer_weights(self) -> dict[int, float]:
+        """The share of each layer in the residual's weighted sum; empty in the bare form."""
+        return {} if self.sum is None else self.sum.layer_weights()

@@ -1,0 +1,27 @@
+"""One layer as it stands: {layer: h [B, T, D]} in, x [B, T, D] out. The last layer is the usual baseline."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hfftools.log import UserError
+
+
+@dataclass
+class Config:
+    name: str = "layer"
+    layers: Any = "last"  # last, or a list with one layer number
+
+
+class Fuse(nn.Module):
+    """Passes its one layer on."""
+
+    def __init__(self, layers: list[int], dim: int, config: Config):
+        super().__init__()
+        if len(layers) != 1:
+            raise UserError(f"fuse.layers: 'layer' takes one layer, not {layers}")
+        self.layer, self.out_dim = layers[0], dim
+
+    def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
+        return hidden[self.layer]

@@ -1,0 +1,31 @@
+"""A learned softmax-weighted sum of layers (SUPERB, arXiv:2105.01051): {layer: h [B, T, D]} in, x [B, T, D] out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hfftools.nn.layer_sum import LayerSum
+
+
+@dataclass
+class Config:
+    name: str = "weighted_sum"
+    layers: Any = "all"
+    normalize: bool = False  # LayerNorm without parameters before the sum
+
+
+class Fuse(nn.Module):
+    """Born as the plain mean of the layers; one trainable scalar a layer."""
+
+    def __init__(self, layers: list[int], dim: int, config: Config):
+        super().__init__()
+        self.out_dim = dim
+        self.sum = LayerSum(layers, config.normalize)
+
+    def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
+        return self.sum(hidden)
+
+    def layer_weights(self) -> dict[int, float]:
+        """The share of each layer, for the plots; they add up to 1."""
+        return self.sum.layer_weights()

@@ -1,0 +1,63 @@
+"""What a user reads: mistakes in one line, progress on the terminal, a log file for each experiment."""
+
+import difflib
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tqdm import tqdm
+
+log = logging.getLogger("hff")
+
+
+class UserError(Exception):
+    """A mistake the user can mend: its text names the file or the option, and the mend, in one line."""
+
+
+def setup_logging(file: Path | None = None) -> None:
+    """Log to standard error, through tqdm so that bars survive, and to `file` as well when one is given."""
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
+    form = logging.Formatter("%(asctime)s (%(module)s:%(lineno)d) %(message)s", "%Y-%m-%dT%H:%M:%S")
+    handlers: list[logging.Handler] = [_TqdmHandler()]
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(form)
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _TqdmHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+def progress(items: Iterable, total: int | None, what: str, unit: str = "utt") -> tqdm:
+    """A progress bar on standard error; where that is no terminal it prints a line every ten seconds, not every step."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(items, total=total, desc=what, unit=unit, mininterval=interval, dynamic_ncols=True, leave=False)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """A clause for an error message: the nearest known names, or all of them where none is near."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a command's main: a UserError or a broken file becomes one line on standard error and exit code 1."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"{name}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted; run the same command again to go on")
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""Conformer blocks (Gulati et al., arXiv:2005.08100): x [B, T, D] and lengths in, the same shape out.
+
+Padding never reaches a valid frame: attention masks padded keys and the depthwise convolution sees zeros there.
+LayerNorm stands in for the paper's BatchNorm, since small batches and frozen encoders want no running statistics;
+positions come from the convolutions, as in torchaudio's Conformer.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """Pre-norm feed-forward of width `expansion * dim`, scaled by one half where it is added."""
+
+    def __init__(self, dim: int, expansion: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, expansion * dim)
+        self.down = nn.Linear(expansion * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.dropout(self.down(self.dropout(F.silu(self.up(self.norm(x_BTD))))))
+
+
+class SelfAttention(nn.Module):
+    """Pre-norm multi-head self-attention; `valid_BT` is True where a key may be attended to."""
+
+    def __init__(self, dim: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        y_BTD = self.norm(x_BTD)
+        q, k, v = (
+            proj(y_BTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        y_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=valid_BT[:, None, None, :])
+        return self.dropout(self.out_proj(y_BHTd.transpose(1, 2).flatten(-2)))
+
+
+class ConvModule(nn.Module):
+    """Pointwise GLU, depthwise convolution over time, LayerNorm, SiLU, pointwise."""
+
+    def __init__(self, dim: int, kernel: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.pointwise_in = nn.Linear(dim, 2 * dim)
+        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        self.norm_mid = nn.LayerNorm(dim)
+        self.pointwise_out = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        y_BTD = F.glu(self.pointwise_in(self.norm(x_BTD)), dim=-1)
+        y_BTD = y_BTD.masked_fill(~valid_BT[:, :, None], 0.0)
+        y_BTD = self.depthwise(y_BTD.transpose(1, 2)).transpose(1, 2)
+        return self.dropout(self.pointwise_out(F.silu(self.norm_mid(y_BTD))))
+
+
+class ConformerBlock(nn.Module):
+    """Half feed-forward, self-attention, convolution, half feed-forward, LayerNorm."""
+
+    def __init__(self, dim: int, heads: int, expansion: int = 4, kernel: int = 15, dropout: float = 0.1):
+        super().__init__()
+        self.feed_forward_in = FeedForward(dim, expansion, dropout)
+        self.attention = SelfAttention(dim, heads, dropout)
+        self.conv = ConvModule(dim, kernel, dropout)
+        self.feed_forward_out = FeedForward(dim, expansion, dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        x_BTD = x_BTD + 0.5 * self.feed_forward_in(x_BTD)
+        x_BTD = x_BTD + self.attention(x_BTD, valid_BT)
+        x_BTD = x_BTD + self.conv(x_BTD, valid_BT)
+        x_BTD = x_BTD + 0.5 * self.feed_forward_out(x_BTD)
+        return self.norm(x_BTD)

@@ -1,0 +1,52 @@
+"""Heads: a stream x [B, T, F] and lengths in, scores [B, T, U] for U units out; padding changes no valid frame."""
+
+from torch import Tensor, nn
+
+from hfftools.nn.conformer import ConformerBlock
+from hfftools.nn.mask import valid_mask
+
+
+class LinearHead(nn.Module):
+    """LayerNorm and one linear layer; `dim` and `layers` play no part."""
+
+    def __init__(self, in_dim: int, units: int, dim: int = 0, layers: int = 0, dropout: float = 0.0):
+        super().__init__()
+        self.norm, self.dropout, self.out = nn.LayerNorm(in_dim), nn.Dropout(dropout), nn.Linear(in_dim, units)
+
+    def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        return self.out(self.dropout(self.norm(x_BTF)))
+
+
+class BlstmHead(nn.Module):
+    """LayerNorm, a bidirectional LSTM of `layers` layers with `dim` cells a direction, and a linear layer."""
+
+    def __init__(self, in_dim: int, units: int, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.norm = nn.LayerNorm(in_dim)
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(in_dim, dim, layers, batch_first=True, bidirectional=True, dropout=between)
+        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(2 * dim, units)
+
+    def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(
+            self.norm(x_BTF), lens_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        y_BTH, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=x_BTF.shape[1])
+        return self.out(self.dropout(y_BTH))
+
+
+class ConformerHead(nn.Module):
+    """LayerNorm, a linear layer to `dim`, `layers` Conformer blocks, and a linear layer."""
+
+    def __init__(self, in_dim: int, units: int, dim: int, layers: int, dropout: float):
+        super().__init__()
+        self.enter = nn.Sequential(nn.LayerNorm(in_dim), nn.Linear(in_dim, dim), nn.Dropout(dropout))
+        self.blocks = nn.ModuleList(ConformerBlock(dim, 4, dropout=dropout) for _ in range(layers))
+        self.out = nn.Linear(dim, units)
+
+    def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        valid_BT = valid_mask(lens_B.clamp(min=1), x_BTF.shape[1])
+        x_BTD = self.enter(x_BTF)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, valid_BT)
+        return self.out(x_BTD)

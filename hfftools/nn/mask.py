@@ -1,0 +1,17 @@
+"""Padding masks: valid lengths in, boolean masks and masked statistics out.
+
+Shapes everywhere in hff: B batch, N samples, M mel bins, T frames, D width of a layer, F width of the fused stream.
+"""
+
+import torch
+from torch import Tensor
+
+
+def valid_mask(lens_B: Tensor, max_len: int) -> Tensor:
+    """True where a frame is valid: lengths [B] -> mask [B, max_len]."""
+    return torch.arange(max_len, device=lens_B.device)[None, :] < lens_B[:, None]
+
+
+def conv_out_len(num_B: Tensor, kernel: int, stride: int) -> Tensor:
+    """Length after an unpadded convolution, floor((n - kernel) / stride) + 1, never below zero."""
+    return torch.div(num_B - kernel, stride, rounding_mode="floor").add(1).clamp(min=0)

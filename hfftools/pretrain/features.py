@@ -1,0 +1,62 @@
+"""Data directories in, one memory-mapped array of log-mel frames and its index out, made once per pre-training."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hfftools.data import audio, datadir
+from hfftools.expdir import write_aside, write_json
+from hfftools.log import UserError, progress
+from hfftools.nn.logmel import LogMel
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Log-mel of all utterances end to end [sum T, M], in half precision, and where each of them lies."""
+
+    frames: np.ndarray
+    starts: np.ndarray  # first frame of each utterance
+    lens: np.ndarray  # frames of each utterance
+
+    def __len__(self) -> int:
+        return len(self.lens)
+
+    def mel(self, index: int) -> np.ndarray:
+        start = self.starts[index]
+        return np.asarray(self.frames[start : start + self.lens[index]], np.float32)
+
+    @property
+    def hours(self) -> float:
+        return float(self.lens.sum()) / 360000
+
+
+def corpus(directories: list[str], folder: Path) -> Corpus:
+    """The corpus of `directories`, computed into `folder` unless it is there already."""
+    index_file, frames_file = folder / "index.json", folder / "mel.npy"
+    if not index_file.exists():
+        _compute(directories, index_file, frames_file)
+    index = json.loads(index_file.read_text())
+    if index["data"] != list(directories):
+        raise UserError(f"{index_file} was made from {index['data']}, not {list(directories)}; use another folder")
+    lens = np.array(index["lens"])
+    return Corpus(np.load(frames_file, mmap_mode="r"), np.concatenate([[0], np.cumsum(lens)[:-1]]), lens)
+
+
+@torch.no_grad()
+def _compute(directories: list[str], index_file: Path, frames_file: Path) -> None:
+    logmel = LogMel()
+    utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
+
+    def mel(utt: datadir.Utterance) -> np.ndarray:
+        wav_BN = torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))[None]
+        return logmel(wav_BN, torch.tensor([wav_BN.shape[1]]))[0][0].numpy().astype(np.float16)
+
+    with ThreadPoolExecutor(2) as pool:
+        chunks = list(progress(pool.map(mel, utterances), len(utterances), "log-mel"))
+    with write_aside(frames_file) as aside, open(aside, "wb") as file:
+        np.save(file, np.concatenate(chunks))
+    write_json(index_file, {"data": list(directories), "lens": [len(c) for c in chunks]})

@@ -1,0 +1,207 @@
+"""Masked prediction pre-training: data directories and a target plug-in in, an encoder.safetensors out.
+
+HuBERT's loss (arXiv:2106.07447, eq. 3): alpha times the cross entropy of the targets at masked frames, and 1 - alpha of
+that at the others. It stops and goes on by the same command; crops and masks follow from (seed, step).
+"""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hfftools.config import plugin, resolve, save_config
+from hfftools.expdir import append_json_line, read_json_lines, write_aside
+from hfftools.log import UserError, log, progress
+from hfftools.nn.mask import valid_mask
+from hfftools.pretrain.features import Corpus, corpus
+from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
+from hfftools.upstream.names import load_conformer
+
+
+@dataclass
+class Config:
+    """One pre-training."""
+
+    data: list[str] = field(default_factory=list)  # data directories, transcripts not needed
+    features: str = ""  # folder of the log-mel cache; inside the experiment where empty
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    targets: Any = field(default_factory=lambda: {"name": "kmeans"})
+    init: str = ""  # an encoder to start from, in place of random weights
+    seed: int = 0
+    steps: int = 10_000
+    batch_seconds: float = 160.0
+    crop_seconds: float = 10.0
+    mask_prob: float = 0.13  # chance that a masked span starts at a frame
+    mask_frames: int = 5  # 200 ms
+    alpha: float = 0.5  # share of the masked frames in the loss; from random weights, 1 stays at the plateau for long
+    lr: float = 1e-3
+    warmup: float = 0.08  # share of the steps
+    weight_decay: float = 0.01
+    clip: float = 5.0
+    bf16: bool = True
+    threads: int = 0  # 0: as many as torch finds
+    log_steps: int = 50
+    save_steps: int = 250
+
+
+def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
+    """Utterances of like length together, at most `batch_seconds` of 10 ms frames each, in random order."""
+    rng = np.random.default_rng([config.seed, epoch])
+    crop = min(int(config.crop_seconds * 100), int(config.batch_seconds * 100))
+    cost = np.minimum(lens, crop)
+    order = np.lexsort((rng.random(len(lens)), cost // 40))
+    order = order[cost[order] >= 50]  # below half a second there is nothing to mask
+    batches, start = [], 0
+    while start < len(order):
+        stop = start + 1
+        while stop < len(order) and cost[order[stop]] * (stop + 1 - start) <= config.batch_seconds * 100:
+            stop += 1
+        batches.append(order[start:stop])
+        start = stop
+    rng.shuffle(batches)
+    return batches
+
+
+def _span_mask(lens_B: Tensor, max_len: int, config: Config, rng: np.random.Generator) -> Tensor:
+    """True on random spans of valid frames, at least one span an utterance."""
+    starts_BT = rng.random((len(lens_B), max_len)) < config.mask_prob
+    for row, length in zip(starts_BT, lens_B.tolist(), strict=True):
+        row[rng.integers(max(1, length - config.mask_frames + 1))] = True
+    masked_BT = torch.from_numpy(starts_BT.copy())
+    for shift in range(1, config.mask_frames):
+        masked_BT[:, shift:] |= torch.from_numpy(starts_BT[:, :-shift])
+    return masked_BT & valid_mask(lens_B, max_len)
+
+
+class _Task:
+    """The corpus, its targets and the model: a step's loss from a batch of utterance numbers."""
+
+    def __init__(self, config: Config, folder: Path):
+        self.config = config
+        self.corpus: Corpus = corpus(
+            list(config.data), Path(config.features) if config.features else folder / "features"
+        )
+        targets_file = folder / "targets.npz"
+        module = plugin("pretrain", config.targets.name)
+        if not targets_file.exists():
+            targets, classes = module.compute(self.corpus, config.targets, config.seed)
+            with write_aside(targets_file) as aside, open(aside, "wb") as file:
+                np.savez(file, targets=targets, classes=classes)
+        stored = np.load(targets_file)
+        self.targets, self.classes = stored["targets"], int(stored["classes"])
+        sub_lens = np.maximum(0, ((self.corpus.lens - 3) // 2 + 1 - 3) // 2 + 1)
+        self.target_starts = np.concatenate([[0], np.cumsum(sub_lens)[:-1]])
+        torch.manual_seed(config.seed)
+        self.model = ConformerUpstream(EncoderConfig(**config.encoder))
+        if config.init:
+            self.model.load_state_dict(load_conformer(config.init).state_dict())
+        self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)
+
+    def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, float, float]:
+        """(the loss, the accuracy at masked frames, seconds of audio)."""
+        rng = np.random.default_rng([self.config.seed, 1, step])
+        crop = int(self.config.crop_seconds * 100)
+        mels, targets = [], []
+        for index in batch:
+            length = self.corpus.lens[index]
+            start = 4 * int(rng.integers(max(0, length - crop) // 4 + 1))
+            mels.append(torch.from_numpy(self.corpus.mel(index)[start : start + crop]))
+            frames = ((len(mels[-1]) - 3) // 2 + 1 - 3) // 2 + 1
+            first = self.target_starts[index] + start // 4
+            targets.append(torch.from_numpy(self.targets[first : first + frames].astype(np.int64)))
+        mel_BTM = nn.utils.rnn.pad_sequence(mels, batch_first=True)
+        target_BTS = nn.utils.rnn.pad_sequence(targets, batch_first=True)
+        lens_B = torch.tensor([len(t) for t in targets])
+        masked_BT = _span_mask(lens_B, target_BTS.shape[1], self.config, rng)
+        last = self.model.num_layers
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
+            mel_lens_B = torch.tensor([len(m) for m in mels])
+            states, _ = self.model.encode(mel_BTM, mel_lens_B, [last], masked_BT)
+            logits_BTSC = self.head(states[last]).float().unflatten(-1, (-1, self.classes))
+        masked = nn.functional.cross_entropy(logits_BTSC[masked_BT].flatten(0, 1), target_BTS[masked_BT].flatten())
+        seen_BT = valid_mask(lens_B, masked_BT.shape[1]) & ~masked_BT
+        seen = nn.functional.cross_entropy(logits_BTSC[seen_BT].flatten(0, 1), target_BTS[seen_BT].flatten())
+        accuracy = (logits_BTSC[masked_BT].argmax(-1) == target_BTS[masked_BT]).float().mean().item()
+        return self.config.alpha * masked + (1 - self.config.alpha) * seen, accuracy, sum(map(len, mels)) / 100
+
+
+def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
+    """Run or go on with the pre-training in `folder`; the path of its encoder.safetensors."""
+    config: Config = resolve(Config, sources, overrides, {"targets": "pretrain"})
+    if not config.data:
+        raise UserError("data: name at least one data directory, as in 'data=[data/train]'")
+    save_config(config, folder / "config.yaml", may_differ=("threads", "log_steps", "save_steps"))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task, state_file, out = _Task(config, folder), folder / "state.pt", folder / "encoder.safetensors"
+    modules = nn.ModuleDict({"encoder": task.model, "head": task.head})
+    optimizer = torch.optim.AdamW(modules.parameters(), config.lr, (0.9, 0.98), weight_decay=config.weight_decay)
+    warmup = max(1, int(config.warmup * config.steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda s: min(
+            (s + 1) / warmup, 0.5 * (1 + np.cos(np.pi * min(1, max(0, s - warmup) / (config.steps - warmup))))
+        ),
+    )
+    step = epoch = position = 0
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        modules.load_state_dict(state["modules"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        step, epoch, position = state["step"], state["epoch"], state["position"]
+        log.info(f"going on at step {step}")
+    log.info(
+        f"{len(task.corpus)} utterances, {task.corpus.hours:.2f} h; {task.classes} targets x {task.targets.shape[1]}"
+    )
+
+    def keep() -> None:
+        with write_aside(state_file) as aside:
+            parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule}
+            numbers = {"step": step, "epoch": epoch, "position": position}
+            torch.save({**{k: v.state_dict() for k, v in parts.items()}, **numbers}, aside)
+        records = read_json_lines(folder / "history.jsonl")
+        save(
+            task.model,
+            out,
+            {"steps": step, "hours": round(task.corpus.hours, 2), "last": records[-1] if records else {}},
+        )
+
+    modules.train()
+    sums, since = np.zeros(4), time.monotonic()
+    batches = _batches(task.corpus.lens, config, epoch)
+    bar = progress(None, config.steps, "pre-training", "step")
+    bar.update(step)
+    while step < config.steps:
+        if position == len(batches):
+            epoch, position = epoch + 1, 0
+            batches = _batches(task.corpus.lens, config, epoch)
+        torch.manual_seed(config.seed + step)
+        loss, accuracy, seconds = task.loss(batches[position], step)
+        if not torch.isfinite(loss):
+            raise UserError(f"{folder}: the loss is {loss.item()} at step {step}; lower lr (now {config.lr})")
+        loss.backward()
+        nn.utils.clip_grad_norm_(modules.parameters(), config.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        schedule.step()
+        step, position = step + 1, position + 1
+        bar.update()
+        sums += (loss.item(), accuracy, seconds, 1)
+        if step % config.log_steps == 0 or step == config.steps:
+            now = time.monotonic()
+            record = {
+                "step": step, "epoch": epoch, "loss": round(sums[0] / sums[3], 4), "accuracy": round(sums[1] / sums[3], 4),
+                "lr": schedule.get_last_lr()[0], "audio_seconds_per_second": round(sums[2] / (now - since), 1),
+            }  # fmt: skip
+            append_json_line(folder / "history.jsonl", record)
+            bar.set_postfix_str(f"loss {record['loss']:.3f} acc {record['accuracy']:.3f}", refresh=False)
+            sums, since = np.zeros(4), now
+        if step % config.save_steps == 0 or step == config.steps:
+            keep()
+    bar.close()
+    return out

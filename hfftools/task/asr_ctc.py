@@ -1,0 +1,58 @@
+"""Speech recognition by CTC (Graves et al. 2006): the fused stream x [B, T, F] in, a loss or unit sequences out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.data.batch import Batch
+from hfftools.data.units import Units
+from hfftools.decode.greedy import greedy
+from hfftools.log import UserError
+from hfftools.nn.heads import BlstmHead, ConformerHead, LinearHead
+
+HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
+
+
+@dataclass
+class Config:
+    name: str = "asr_ctc"
+    head: str = "blstm"  # linear, blstm, or conformer
+    head_dim: int = 256  # width of a hidden layer, in each direction for blstm
+    head_layers: int = 2
+    dropout: float = 0.1
+
+
+class Task(nn.Module):
+    """A head over the fused stream and its CTC loss; the best checkpoint is the one of the lowest WER."""
+
+    metric = "wer"
+
+    def __init__(self, in_dim: int, units: Units, config: Config):
+        super().__init__()
+        if config.head not in HEADS:
+            raise UserError(f"task.head: '{config.head}' is not one of {', '.join(HEADS)}")
+        self.units = units
+        self.head = HEADS[config.head](in_dim, len(units), config.head_dim, config.head_layers, config.dropout)
+
+    def log_probs(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        """Log posteriors [B, T, units], in single precision whatever the autocast."""
+        return self.head(x_BTF, lens_B).float().log_softmax(-1)
+
+    def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
+        """Negative log likelihood [B] of each utterance's units."""
+        x_BTF, lens_B = encode(batch)
+        log_probs_TBU = self.log_probs(x_BTF, lens_B).transpose(0, 1)
+        return nn.functional.ctc_loss(
+            log_probs_TBU, batch.targets_BL, lens_B, batch.target_lens_B, reduction="none", zero_infinity=False
+        )
+
+    @torch.no_grad()
+    def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
+        """The text of the best path of each utterance."""
+        return [self.units.decode(ids) for ids in greedy(self.log_probs(x_BTF, lens_B), lens_B)]
+
+    def frames_needed(self, ids: list[int]) -> int:
+        """Frames that CTC needs at least: one a label, and a blank between equal neighbours."""
+        return len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))

@@ -1,0 +1,226 @@
+"""The training loop: a model, its data and an experiment's folder in, checkpoints, history and resources out.
+
+It stops at any moment and goes on by the same command, with the same weights in the end: the state holds parameters,
+optimizer and position, and all randomness follows from (seed, epoch, batch) and (seed, epoch, utterance).
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from hfftools import score
+from hfftools.data.batch import Speech, plan
+from hfftools.expdir import ExpDir, write_aside, write_text
+from hfftools.log import UserError, log, progress
+from hfftools.model import Model
+from hfftools.train import checkpoint, evaluate, optim
+from hfftools.train.ledger import Ledger
+
+
+@dataclass
+class Config:
+    """How long to train, and what to keep."""
+
+    epochs: int = 40
+    accumulate: int = 1  # batches whose gradients make one step
+    bf16: bool = False  # autocast to bfloat16
+    average: int = 5  # best epochs by dev WER whose mean is the final checkpoint
+    patience: int = 0  # epochs without a better dev WER after which to stop; 0: never
+    blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
+    save_minutes: float = 5.0  # between saves within an epoch; 0: after each step
+
+
+class Loop:
+    """One run; `run` goes from wherever the state is to the end."""
+
+    def __init__(self, exp: ExpDir, config: Any, model: Model, train: Speech, dev: Speech, device: torch.device):
+        self.exp, self.config, self.device = exp, config, device
+        self.model, self.train_data, self.dev_data = model.to(device), train, dev
+        every = config.train.accumulate
+        counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
+        self.optimizer, self.schedule = optim.build(model, config.optim, sum(-(-n // every) for n in counts))
+        self.epoch, self.position, self.history = 0, 0, []
+        self.sums = {"loss": 0.0, "utterances": 0, "grad_norm": 0.0, "steps": 0, "audio": 0.0, "seconds": 0.0}
+        before = self._restore() if exp.state.exists() else None
+        self.ledger = Ledger(device, before)
+        self.board = SummaryWriter(str(exp.tensorboard), purge_step=self.epoch + 1)
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        data = self.config.data
+        return plan(self.train_data.durations_s, data.batch_seconds, self.config.seed, epoch)
+
+    def _restore(self) -> dict:
+        try:
+            state = torch.load(self.exp.state, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise UserError(
+                f"{self.exp.state} cannot be read ({error}); remove {self.exp.root} and train again"
+            ) from None
+        if state["upstream_hash"] != self.model.upstream.hash:
+            raise UserError(f"{self.exp.state}: the upstream's weights changed since; use another folder")
+        self.model.load_trained(state["trained"], str(self.exp.state))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.epoch, self.position, self.history = state["epoch"], state["position"], state["history"]
+        self.sums = state["sums"]
+        log.info(f"going on at epoch {self.epoch + 1}, batch {self.position}")
+        return state["ledger"]
+
+    def _save(self) -> None:
+        state = {
+            "trained": self.model.trained_state(),
+            "upstream_hash": self.model.upstream.hash,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "position": self.position,
+            "history": self.history,
+            "sums": self.sums,
+            "ledger": self.ledger.read(),
+        }
+        with write_aside(self.exp.state) as aside:
+            torch.save(state, aside)
+
+    def run(self) -> dict:
+        """Train to the end, average the best epochs into the final checkpoint; the resources used."""
+        last_save = time.monotonic()
+        while self.epoch < self.config.train.epochs and not self._out_of_patience():
+            order = self._plan(self.epoch)
+            bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
+            bar.update(self.position)
+            every = self.config.train.accumulate
+            batches = self.train_data.batches(order[self.position :], self.config.data.workers)
+            self.model.train()
+            while self.position < len(order):
+                group = order[self.position : self.position + every]
+                self._step([next(batches) for _ in group])
+                self.position += len(group)
+                bar.update(len(group))
+                wer = f" dev WER {100 * self.history[-1]['dev_wer']:.1f}" if self.history else ""
+                bar.set_postfix_str(f"loss {self.sums['loss'] / self.sums['utterances']:.2f}{wer}", refresh=False)
+                if self.position < len(order) and time.monotonic() - last_save >= 60 * self.config.train.save_minutes:
+                    self._save()
+                    last_save = time.monotonic()
+            bar.close()
+            self._end_epoch()
+            last_save = time.monotonic()
+        return self._finish()
+
+    def _step(self, batches: list) -> None:
+        start = time.monotonic()
+        count = sum(len(batch.ids) for batch in batches)
+        norm = 0.0
+        for offset, batch in enumerate(batches):
+            torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
+            seeds = batch.random_seeds(self.config.seed, self.epoch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
+                loss_B = self.model.loss(batch.to(self.device), seeds)
+            loss = loss_B.sum()
+            self._check_finite(loss, loss_B, batch)
+            (loss / count).backward()
+            self.sums["loss"] += loss.item()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
+        if not norm < float("inf"):
+            raise UserError(f"{self.exp.root}: the gradient is not finite in epoch {self.epoch + 1}; {_ADVICE}")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        seconds = time.monotonic() - start
+        self.ledger.add(sum(batch.seconds for batch in batches), seconds)
+        for key, value in (("utterances", count), ("grad_norm", norm), ("steps", 1), ("seconds", seconds)):
+            self.sums[key] += value
+        self.sums["audio"] += sum(batch.seconds for batch in batches)
+
+    def _check_finite(self, loss: torch.Tensor, loss_B: torch.Tensor, batch: Any) -> None:
+        if not torch.isfinite(loss):
+            first = batch.ids[int((~torch.isfinite(loss_B)).nonzero()[0])]
+            raise UserError(
+                f"{self.exp.root}: the loss of utterance {first} is {loss.item()} in epoch {self.epoch + 1}; {_ADVICE}"
+            )
+
+    def _end_epoch(self) -> None:
+        sums, self.epoch, self.position = self.sums, self.epoch + 1, 0
+        hypotheses = evaluate.transcribe(self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev")
+        references = {u.id: u.text for u in self.dev_data.utterances}
+        wer = score.wer([references[u] for u in references], [hypotheses[u] for u in references])
+        record = {
+            "epoch": self.epoch,
+            "loss": sums["loss"] / sums["utterances"],
+            "dev_loss": evaluate.mean_loss(self.model, self.dev_data, self.config.data.batch_seconds, self.device),
+            "dev_wer": wer,
+            "empty": sum(not h for h in hypotheses.values()) / len(hypotheses),
+            "grad_norm": sums["grad_norm"] / sums["steps"],
+            "lr": {
+                g["name"]: lr for g, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True)
+            },
+            "audio_seconds_per_second": sums["audio"] / sums["seconds"],
+            "layer_weights": getattr(self.model.fuse, "layer_weights", dict)(),
+        }
+        self.history.append(record)
+        self.sums = dict.fromkeys(self.sums, 0)
+        log.info(
+            f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, dev WER {100 * wer:.2f} %, "
+            f"{record['audio_seconds_per_second']:.0f} s of audio/s"
+        )
+        checkpoint.save(
+            self.exp.epoch(self.epoch), self.model.trained_state(), self.model, epoch=self.epoch, dev_wer=wer
+        )
+        self._record(record)
+        self._save()
+        for old in self.exp.checkpoints.glob("epoch_*.safetensors"):
+            if old not in self._best():
+                old.unlink()
+        self._check_blank()
+
+    def _best(self) -> list[Path]:
+        """Checkpoints of the epochs of lowest dev WER, then dev loss; the best one first."""
+        ranked = sorted(self.history, key=lambda r: (r["dev_wer"], r["dev_loss"]))
+        return [self.exp.epoch(record["epoch"]) for record in ranked[: max(1, self.config.train.average)]]
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.train.patience
+        if not patience or not self.history:
+            return False
+        best = min(self.history, key=lambda r: r["dev_wer"])
+        return self.epoch - best["epoch"] >= patience
+
+    def _check_blank(self) -> None:
+        count = self.config.train.blank_epochs
+        if count and len(self.history) >= count and all(r["empty"] > 0.99 for r in self.history[-count:]):
+            raise UserError(
+                f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse of CTC); "
+                "try a lower or higher optim.head.lr, smaller data.batch_seconds for more steps, or check text against audio"
+            )
+
+    def _record(self, record: dict) -> None:
+        write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.history))
+        for key, value in record.items():
+            for name, number in value.items() if isinstance(value, dict) else [("", value)]:
+                self.board.add_scalar(f"{key}/{name}".rstrip("/"), number, self.epoch)
+        self.board.flush()
+
+    def _finish(self) -> dict:
+        self.board.close()
+        self.model.load_trained(checkpoint.average(self._best()), "the average of the best epochs")
+        hypotheses = evaluate.transcribe(self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev")
+        wer = score.wer(
+            [u.text for u in self.dev_data.utterances], [hypotheses[u.id] for u in self.dev_data.utterances]
+        )
+        epochs = sorted(int(path.stem.split("_")[1]) for path in self._best())
+        log.info(f"average of epochs {epochs}: dev WER {100 * wer:.2f} %")
+        self.final_facts = {"epochs": epochs, "dev_wer": wer}
+        return {**self.ledger.read(), "dev_wer": wer, "epochs": len(self.history), "averaged": epochs}
+
+    def keep_final(self) -> None:
+        """Write the averaged model as the final checkpoint: the mark that the run is done."""
+        checkpoint.save(self.exp.final, self.model.trained_state(), self.model, **self.final_facts)
+
+
+_ADVICE = "lower optim.*.lr, lengthen its warmup, or turn train.bf16 off; then train in a fresh folder"

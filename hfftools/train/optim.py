@@ -1,0 +1,74 @@
+"""Trainable parameters by part in; one AdamW with a learning rate and a schedule for each group out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from hfftools.log import UserError
+from hfftools.model import Model
+
+
+@dataclass
+class Group:
+    """Peak learning rate, and its shape over the steps."""
+
+    lr: float = 1e-3
+    schedule: str = "cosine"  # constant, linear, cosine, or tri_stage
+    warmup: float = 0.1  # share of the steps that rise linearly
+    hold: float = 0.4  # tri_stage: share of the steps at the peak, before an exponential decay to 5 %
+
+
+@dataclass
+class Config:
+    """Learning rates of the upstream's own parameters, of what is grafted or fused, and of the head."""
+
+    upstream: Group = field(default_factory=lambda: Group(lr=5e-5))
+    fuse: Group = field(default_factory=Group)
+    head: Group = field(default_factory=Group)
+    weight_decay: float = 0.01
+    clip: float = 5.0  # largest norm of the gradient
+
+
+def _decay(group: Any, rest: float) -> float:
+    """The share of the peak, `rest` of the way (0 to 1) from the end of the warm-up to the last step."""
+    if group.schedule == "linear":
+        return 1.0 - rest
+    if group.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * rest))
+    if group.schedule == "tri_stage":
+        hold = group.hold / max(1e-9, 1.0 - group.warmup)
+        return 1.0 if rest < hold else 0.05 ** ((rest - hold) / max(1e-9, 1.0 - hold))
+    return 1.0
+
+
+def shape(group: Any, steps: int) -> Callable[[int], float]:
+    """Step number -> share of the peak learning rate; UserError for an unknown schedule."""
+    if group.schedule not in ("constant", "linear", "cosine", "tri_stage"):
+        raise UserError(f"optim: schedule '{group.schedule}' is not one of constant, linear, cosine, tri_stage")
+    warmup = max(1, round(group.warmup * steps))
+    return lambda step: min(1.0, (step + 1) / warmup) * _decay(
+        group, min(1.0, max(0, step - warmup) / max(1, steps - warmup))
+    )
+
+
+def build(model: Model, config: Any, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimizer and its schedule for a run of `steps` steps; UserError where nothing trains."""
+    parts = model.parts()
+    chosen = {
+        "upstream": (config.upstream, parts["upstream"]),
+        "fuse": (config.fuse, parts["inserted"] + parts["fuse"]),
+        "head": (config.head, parts["head"]),
+    }
+    groups = [
+        {"name": name, "params": [p for _, p in named], "lr": group.lr, "shape": shape(group, steps)}
+        for name, (group, named) in chosen.items()
+        if named
+    ]
+    if not groups:
+        raise UserError("nothing is trainable: choose another tune, fuse or head")
+    shapes = [group.pop("shape") for group in groups]
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.98))
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, shapes)

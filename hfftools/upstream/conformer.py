@@ -1,0 +1,128 @@
+"""hff's own foundation model: waveforms [B, N] in, hidden states of a Conformer encoder over log-mel out.
+
+A checkpoint is one safetensors file: half-precision weights, with the sizes and the model card's facts in its metadata.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from hfftools.expdir import write_aside
+from hfftools.log import UserError
+from hfftools.nn.conformer import ConformerBlock
+from hfftools.nn.logmel import HOP_SAMPLES, LogMel
+from hfftools.nn.mask import conv_out_len, valid_mask
+from hfftools.upstream.base import Upstream
+
+
+@dataclass
+class EncoderConfig:
+    """Sizes of the encoder."""
+
+    dim: int = 192
+    layers: int = 8
+    heads: int = 4
+    expansion: int = 4  # width of the feed-forward, in dims
+    kernel: int = 15  # frames of the depthwise convolution
+    num_mels: int = 80
+    dropout: float = 0.0
+
+
+class Subsample(nn.Module):
+    """Two unpadded convolutions of kernel 3 and stride 2 over time: log-mel at 10 ms [B, T, M] -> [B, T/4, D] at 40 ms."""
+
+    def __init__(self, num_mels: int, dim: int):
+        super().__init__()
+        self.conv1 = nn.Conv1d(num_mels, dim, 3, stride=2)
+        self.conv2 = nn.Conv1d(dim, dim, 3, stride=2)
+        self.project = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+
+    def out_lens(self, lens_B: Tensor) -> Tensor:
+        return conv_out_len(conv_out_len(lens_B, 3, 2), 3, 2)
+
+    def forward(self, mel_BTM: Tensor) -> Tensor:
+        x_BDT = nn.functional.gelu(self.conv1(mel_BTM.transpose(1, 2)))
+        x_BDT = nn.functional.gelu(self.conv2(x_BDT))
+        return self.norm(self.project(x_BDT.transpose(1, 2)))
+
+
+class ConformerUpstream(Upstream):
+    """Log-mel, subsampling to 40 ms, Conformer blocks; state 0 is the subsampled input of the first block."""
+
+    stride_samples = 4 * HOP_SAMPLES
+
+    def __init__(self, config: EncoderConfig, name: str = "conformer", digest: str = ""):
+        super().__init__()
+        self.name, self.hash, self.config = name, digest, config
+        self.num_layers, self.dim = config.layers, config.dim
+        self.logmel = LogMel(config.num_mels)
+        self.subsample = Subsample(config.num_mels, config.dim)
+        self.mask_D = nn.Parameter(torch.empty(config.dim).uniform_())
+        self.encoder = nn.ModuleList(
+            ConformerBlock(config.dim, config.heads, config.expansion, config.kernel, config.dropout)
+            for _ in range(config.layers)
+        )
+
+    def blocks(self) -> nn.ModuleList:
+        return self.encoder
+
+    def out_lens(self, num_samples_B: Tensor) -> Tensor:
+        return self.subsample.out_lens(self.logmel.out_lens(num_samples_B))
+
+    def forward(self, wav_BN, num_samples_B, layers):
+        mel_BTM, lens_B = self.logmel(wav_BN, num_samples_B)
+        return self.encode(mel_BTM, lens_B, layers)
+
+    def encode(
+        self, mel_BTM: Tensor, mel_lens_B: Tensor, layers: Sequence[int], masked_BT: Tensor | None = None
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """The same from log-mel; frames where `masked_BT` is True enter the first block as the mask embedding."""
+        if mel_BTM.shape[1] < 7:  # the receptive field of the two convolutions
+            mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, 7 - mel_BTM.shape[1]))
+        x_BTD, lens_B = self.subsample(mel_BTM), self.subsample.out_lens(mel_lens_B)
+        valid_BT = valid_mask(lens_B, x_BTD.shape[1])
+        attend_BT = valid_mask(lens_B.clamp(min=1), x_BTD.shape[1])  # a row without any key would be NaN
+        x_BTD = x_BTD.masked_fill(~valid_BT[:, :, None], 0.0)
+        if masked_BT is not None:
+            x_BTD = torch.where(masked_BT[:, :, None], self.mask_D.to(x_BTD.dtype), x_BTD)
+        states = {0: x_BTD}
+        for number, block in enumerate(self.encoder[: max(layers)], 1):
+            x_BTD = block(x_BTD, attend_BT)
+            states[number] = x_BTD
+        return {layer: states[layer] for layer in layers}, lens_B
+
+
+def save(model: ConformerUpstream, path: Path, card: dict) -> None:
+    """Write half-precision weights with `card` in the metadata; the file appears whole or not at all."""
+    weights = {k: v.detach().half().contiguous() for k, v in model.state_dict().items() if not k.startswith("logmel.")}
+    metadata = {"encoder": json.dumps(asdict(model.config)), "card": json.dumps(card)}
+    with write_aside(path) as aside:
+        save_file(weights, aside, metadata)
+
+
+def load(path: Path, name: str) -> ConformerUpstream:
+    """Read a checkpoint; UserError that names the file where it is missing, cut short, or not one of ours."""
+    try:
+        with safe_open(path, "pt") as file:
+            sizes = json.loads((file.metadata() or {})["encoder"])
+            weights = {key: file.get_tensor(key).float() for key in file.keys()}
+    except FileNotFoundError:
+        raise UserError(f"upstream {name}: {path} does not exist") from None
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"upstream {name}: {path} is not an encoder saved by hff-pretrain ({error})") from None
+    known = {f.name for f in fields(EncoderConfig)}
+    model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
+    missing, extra = model.load_state_dict(weights, strict=False)
+    missing = [key for key in missing if not key.startswith("logmel.")]
+    if missing or extra:
+        raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} beside; rebuild it")
+    model.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return model

@@ -1,0 +1,35 @@
+"""Log-mel as an upstream without a model: waveforms [B, N] in, state 0 alone out, 4 frames of 80 bins every 40 ms."""
+
+from torch import nn
+
+from hfftools.nn.logmel import HOP_SAMPLES, LogMel
+from hfftools.upstream.base import Upstream
+
+STACK = 4  # frames of 10 ms side by side: as wide a step as hff_tiny's
+
+
+class FbankUpstream(Upstream):
+    """The baseline that every foundation model has to beat: no blocks, no parameters."""
+
+    name = hash = "fbank"
+    num_layers = 0
+    stride_samples = STACK * HOP_SAMPLES
+
+    def __init__(self):
+        super().__init__()
+        self.logmel = LogMel()
+        self.dim = STACK * self.logmel.num_mels
+        self.eval()
+
+    def blocks(self) -> nn.ModuleList:
+        return nn.ModuleList()
+
+    def out_lens(self, num_samples_B):
+        return self.logmel.out_lens(num_samples_B) // STACK
+
+    def forward(self, wav_BN, num_samples_B, layers):
+        mel_BTM, lens_B = self.logmel(wav_BN, num_samples_B)
+        if mel_BTM.shape[1] < STACK:
+            mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, STACK - mel_BTM.shape[1]))
+        x_BTD = mel_BTM[:, : mel_BTM.shape[1] // STACK * STACK].unflatten(1, (-1, STACK)).flatten(2)
+        return {layer: x_BTD for layer in layers}, lens_B // STACK

@@ -1,0 +1,169 @@
+"""The door to s3prl: the name of one of its upstreams, or a checkpoint converted for it, in; a TransformerUpstream out.
+
+s3prl knows where checkpoints lie and how to read them; the layers it builds are run by transformer.py. Its module
+s3prl.hub is never imported: it needs parts of torchaudio that are gone since 2.9, while the families below do not.
+"""
+
+import importlib
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from hfftools.log import UserError, log, suggest
+from hfftools.upstream.cache import fetch, file_hash
+from hfftools.upstream.transformer import (
+    Activation,
+    Attention,
+    Block,
+    ConvLayer,
+    DistanceBias,
+    FrontEnd,
+    GatedAttention,
+    Position,
+    TransformerUpstream,
+)
+
+FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec")
+ALIASES = {
+    "wav2vec2_base": "wav2vec2_base_960",
+    "wav2vec2_large": "wav2vec2_large_ll60k",  # facebook/wav2vec2-large-lv60
+    "hubert_large": "hubert_large_ll60k",
+    "data2vec_base": "data2vec_base_960",
+    "data2vec_large": "data2vec_large_ll60k",
+}
+WAV_EPS = 1e-5  # fairseq normalises waveforms with layer_norm, and this is its epsilon
+
+
+def names() -> dict[str, str]:
+    """{name: family} for every registered checkpoint that hff can run."""
+    found = {}
+    for family in FAMILIES:
+        hub = _import(family, "hubconf")
+        for name, value in vars(hub).items():
+            registered = callable(value) and getattr(value, "__module__", "") == hub.__name__
+            by_hand = name.endswith(("_local", "_custom", "_url"))
+            if registered and not by_hand and not name.startswith("_") and "conformer" not in name:
+                found[name] = family
+    return found
+
+
+def load(name: str, checkpoint: Path | str | None = None) -> TransformerUpstream:
+    """A registered name or alias, downloaded on first use; or `<family>_local` with the path of a converted checkpoint.
+
+    Raises UserError for a name that is unknown, a file that is missing, unreadable or not of the family, no network.
+    """
+    if checkpoint is not None:
+        family, path, shown = name.removesuffix("_local"), Path(checkpoint), f"{name}:{checkpoint}"
+        if name not in (known := [f"{family}_local" for family in FAMILIES]):
+            raise UserError(f"upstream {shown}: {name} is not known; {suggest(name, known)}")
+    else:
+        real, known = ALIASES.get(name, name), names()
+        if real not in known:
+            raise UserError(f"upstream {name} is not known; {suggest(name, [*known, *ALIASES])}")
+        if real != name:
+            log.info("upstream %s is s3prl's %s", name, real)
+        family, path, shown = known[real], fetch(url_of(real, known[real])), name
+    if not path.is_file():
+        raise UserError(f"upstream {shown}: {path} does not exist; give a checkpoint converted for s3prl's {family}")
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # weights are drawn before they are loaded
+            warnings.simplefilter("ignore", FutureWarning)  # torch's, about the weight norm that s3prl builds with
+            model, normalise = _read(family, path)
+    except UserError:
+        raise
+    except Exception as error:  # a file cut short, of another kind or of another family: of whatever type
+        mend = "if it is fairseq's, convert it first" if checkpoint else "delete it to have it downloaded again"
+        line = str(error).split("\n")[0]
+        raise UserError(f"upstream {shown}: {path} is not a checkpoint of s3prl's {family} ({line}); {mend}") from None
+    return _upstream(model, normalise, shown, file_hash(path))
+
+
+class _Found(Exception):
+    pass
+
+
+def url_of(name: str, family: str) -> str:
+    """The URL that s3prl would download for a registered name: asked of its own function, stopped before it does so."""
+    hub = _import(family, "hubconf")
+
+    def stop(url: str, **_) -> None:
+        raise _Found(url)
+
+    download, hub._urls_to_filepaths = hub._urls_to_filepaths, stop
+    try:
+        getattr(hub, name)()
+    except _Found as found:
+        return found.args[0]
+    finally:
+        hub._urls_to_filepaths = download
+    raise UserError(f"upstream {name}: s3prl names no single file to download for it")
+
+
+def _import(family: str, part: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"s3prl.upstream.{family}.{part}")
+    except ImportError as error:
+        raise UserError(f"s3prl's models need the package s3prl ({error}): pip install s3prl") from None
+
+
+def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
+    """s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms."""
+    if family == "wavlm":
+        wavlm = _import("wavlm", "WavLM")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        config = wavlm.WavLMConfig(state["cfg"])
+        model = wavlm.WavLM(config)
+        model.load_state_dict(state["model"])
+        return model, config.normalize
+    model, task = _import(family, "convert").load_converted_model(str(path))
+    return model, task.normalize
+
+
+def _upstream(model: nn.Module, normalise: bool, name: str, digest: str) -> TransformerUpstream:
+    encoder = model.encoder
+    if not hasattr(encoder.layers[0], "fc1") or getattr(model, "input_quantizer", None) is not None:
+        raise UserError(f"upstream {name}: only plain Transformer encoders are supported, not {type(encoder).__name__}")
+    front = FrontEnd(
+        [_conv_layer(layer) for layer in model.feature_extractor.conv_layers],
+        model.layer_norm,
+        model.post_extract_proj,
+        model.dropout_input,
+        WAV_EPS if normalise else None,
+    )
+    norm_first = encoder.layer_norm_first
+    several = isinstance(encoder.pos_conv[0], nn.Sequential)
+    position = Position(
+        list(encoder.pos_conv) if several else [encoder.pos_conv],
+        None if norm_first else encoder.layer_norm,
+        encoder.dropout,
+    )
+    first = encoder.layers[0].self_attn
+    distance = None
+    if getattr(first, "has_relative_attention_bias", False):
+        distance = DistanceBias(first.relative_attention_bias, first.max_distance)
+    blocks = [_block(layer, distance) for layer in encoder.layers]
+    if distance is not None:
+        blocks[0].attention.distance = distance
+    return TransformerUpstream(name, digest, front, position, blocks, encoder.layer_norm if norm_first else None)
+
+
+def _conv_layer(layer: nn.Sequential) -> ConvLayer:
+    """s3prl's is: convolution, dropout of 0, perhaps a norm (layer norm between two transpositions), activation."""
+    norms = [part for part in layer.modules() if isinstance(part, (nn.GroupNorm, nn.LayerNorm))]
+    return ConvLayer(layer[0], norms[0] if norms else None, layer[-1])
+
+
+def _block(layer: nn.Module, distance: DistanceBias | None) -> Block:
+    theirs = layer.self_attn
+    projections = (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.out_proj)
+    heads, dropout = theirs.num_heads, theirs.dropout_module.p
+    if distance is None:
+        attention = Attention(projections, heads, dropout)
+    else:
+        attention = GatedAttention(projections, heads, dropout, distance, theirs.grep_linear, theirs.grep_a)
+    feed_forward = nn.Sequential(layer.fc1, Activation(layer.activation_fn), layer.dropout2, layer.fc2, layer.dropout3)
+    norms = layer.self_attn_layer_norm, layer.final_layer_norm
+    return Block(attention, norms[0], feed_forward, norms[1], layer.dropout1, layer.layer_norm_first)

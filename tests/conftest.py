@@ -1,0 +1,69 @@
+"""A tiny corpus and a tiny random-weight encoder, made once a session; they prove loading and learning, never quality."""
+
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from hfftools.data import datadir, units
+from hfftools.data.corpora import mini
+from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory) -> Path:
+    """A Conformer encoder of three narrow blocks with random weights."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save(ConformerUpstream(EncoderConfig(dim=32, layers=3, heads=2, expansion=2, kernel=5)), path, {})
+    return path
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    """Data directories train, dev and test of egs/mini, a few utterances each, and character units."""
+    root = tmp_path_factory.mktemp("corpus")
+    for name, utterances in mini.sets(None, root, 24).items():
+        datadir.write(root / name, utterances[: {"train": 24, "dev": 6, "test": 6}[name]])
+    units.train("char", [u.text for u in datadir.read(root / "train")], None, root / "units")
+    return root
+
+
+@pytest.fixture
+def options(corpus, encoder) -> list[str]:
+    """Arguments of hff-train for a run of seconds on the tiny corpus."""
+    return [
+        f"upstream={encoder}", f"data.train={corpus}/train", f"data.dev={corpus}/dev", f"data.test=[{corpus}/test]",
+        f"data.units={corpus}/units", "data.batch_seconds=12", "task.head_dim=16", "task.head_layers=1", "train.epochs=2",
+        "data.workers=0", "device=cpu",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def server():
+    """{path: (content, length announced)} served; `.requests` counts."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.requests += 1
+            if self.path not in self.server.files:
+                return self.send_error(404)
+            content, length = self.server.files[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(length))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.requests, server.url = {}, 0, f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -1,0 +1,82 @@
+"""The recipes' own run.sh, from stage 1 to 6, on a few utterances: what a new user runs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+AN4 = ROOT.parent / "shared" / "data" / "an4"
+pytestmark = pytest.mark.recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A function that copies a recipe and runs its run.sh with arguments; the finished process."""
+
+    def run(name, *arguments):
+        here = tmp_path / "egs" / name
+        if not here.exists():
+            shutil.copytree(ROOT / "egs" / name, here, symlinks=True, ignore=shutil.ignore_patterns("data", "exp"))
+            (tmp_path / "utils").exists() or (tmp_path / "utils").symlink_to(ROOT / "utils")
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        done = subprocess.run(
+            ["./run.sh", *arguments],
+            cwd=here,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            timeout=900,
+        )
+        return here, done
+
+    return run
+
+
+def test_mini_from_nothing_to_a_table_and_again(recipe):
+    here, done = recipe("mini", "--limit", "40", "--epochs", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in ("last_layer", "weighted_sum", "fusion"):
+        assert f"| {name} |" in done.stdout
+        assert (here / "exp" / name / "decode" / "test" / "score_wer" / "result.txt").read_text().startswith("%WER")
+    results = (here / "exp" / "RESULTS.md").read_text()
+    assert "## Environment" in results and "| fusion/test |" in results
+    assert (here / "exp" / "probe_hff_tiny" / "layers.png").exists()
+    assert (here / "exp" / "error_vs_cost.png").exists()
+    for number in range(1, 7):
+        assert f"stage {number}: " in done.stdout + done.stderr
+    stamps = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.suffix in (".safetensors", ".wav", ".ark", ".pt")}
+    _, again = recipe("mini", "--limit", "40", "--epochs", "2")
+    assert again.returncode == 0
+    assert stamps == {p: p.stat().st_mtime_ns for p in stamps}, "a second run redid what was done"
+    _, changed = recipe("mini", "--limit", "40", "--epochs", "3", "--stage", "4", "--stop-stage", "4")
+    assert changed.returncode != 0 and "train.epochs was 2 and is now 3" in changed.stdout + changed.stderr
+
+
+def test_hff_decode_needs_nothing_but_the_folder(recipe):
+    here, done = recipe("mini", "--limit", "30", "--epochs", "1", "--methods", "hff", "--stop-stage", "4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    decode = [str(Path(sys.executable).parent / "hff-decode"), "exp/fusion/"]
+    decoded = subprocess.run(decode, cwd=here, capture_output=True, text=True)
+    assert decoded.returncode == 0, decoded.stderr
+    assert decoded.stdout.startswith("%WER ")
+
+
+@pytest.mark.skipif(not AN4.exists(), reason="AN4 is not beside the checkout, at ../shared/data/an4")
+def test_an4_on_the_real_corpus(recipe):
+    more = ["--limit", "30", "--epochs", "1", "--seeds", "1", "--methods", "weighted_sum"]
+    here, done = recipe("an4", "--corpus", str(AN4), *more)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (here / "exp" / "RESULTS.md").exists()
+    assert (here / "exp" / "probe_fbank" / "probe.json").exists()
+
+
+def test_a_failing_stage_stops_the_recipe_and_says_where(recipe, tmp_path):
+    _, done = recipe("an4", "--corpus", str(tmp_path / "nowhere"), "--stop-stage", "1")
+    assert done.returncode != 0
+    assert "nowhere is not a folder" in done.stdout + done.stderr
+    _, done = recipe("an4", "--no-such-option", "1")
+    assert done.returncode == 1 and "no-such-option" in done.stdout + done.stderr

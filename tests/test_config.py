@@ -1,0 +1,115 @@
+"""Configuration: later sources win, and every mistake is named together with what would have been right."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from omegaconf.errors import ReadonlyConfigError
+
+from hfftools.config import plugin, resolve, save_config
+from hfftools.log import UserError
+
+
+@dataclass
+class Optim:
+    lr: float = 1e-3
+    warmup_steps: int = 100
+
+
+@dataclass
+class Schema:
+    optim: Optim = field(default_factory=Optim)
+    epochs: int = 10
+    name: str = "fusion"
+    layers: Any = "all"
+    amp: bool = False
+
+
+def yaml(tmp_path, text, name="a.yaml"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_later_sources_win(tmp_path):
+    first = yaml(tmp_path, "epochs: 20\noptim: {lr: 0.1}\n")
+    second = yaml(tmp_path, "optim: {lr: 0.2}\n", "b.yaml")
+    config = resolve(Schema, [first, second], ["optim.warmup_steps=7", "layers=[1,2]"])
+    assert (config.epochs, config.optim.lr, config.optim.warmup_steps, config.name) == (20, 0.2, 7, "fusion")
+    assert list(config.layers) == [1, 2]
+    assert resolve(Schema, [second, first], []).optim.lr == 0.1
+
+
+def test_the_result_is_read_only():
+    with pytest.raises(ReadonlyConfigError):
+        resolve(Schema, [], []).epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "suggestion"),
+    [
+        ("epoch=3", "epoch", "epochs"),
+        ("optim.learn=3", "optim.learn", "known: lr, warmup_steps"),
+        ("nmae=x", "nmae", "name"),
+    ],
+)
+def test_unknown_keys_are_named_with_the_known_ones(tmp_path, word, key, suggestion):
+    with pytest.raises(UserError) as error:
+        resolve(Schema, [], [word])
+    assert f"'{key}'" in str(error.value) and suggestion in str(error.value)
+    path, dots, value = key.split("."), key.count("."), word.split("=")[1]
+    text = f"{path[0]}: {{{path[1]}: {value}}}" if dots else f"{key}: {value}"
+    with pytest.raises(UserError) as error:
+        resolve(Schema, [yaml(tmp_path, text)], [])
+    assert f"'{key}'" in str(error.value) and suggestion in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["epochs=many", "epochs=1.5", "optim.lr=fast", "amp=perhaps"])
+def test_values_of_the_wrong_type_are_named(word):
+    with pytest.raises(UserError, match=word.split("=")[0]):
+        resolve(Schema, [], [word])
+
+
+@pytest.mark.parametrize("word", ["epochs", "--epochs=3", "--epochs"])
+def test_arguments_of_another_form_are_refused(word):
+    with pytest.raises(UserError, match="not of the form key=value"):
+        resolve(Schema, [], [word])
+
+
+def test_files_that_are_missing_or_no_yaml_are_named(tmp_path):
+    with pytest.raises(UserError, match="none.yaml does not exist"):
+        resolve(Schema, [tmp_path / "none.yaml"], [])
+    with pytest.raises(UserError, match="a.yaml is not yaml"):
+        resolve(Schema, [yaml(tmp_path, "epochs: [1, 2")], [])
+
+
+def test_plugins_are_found_by_file_name():
+    assert plugin("data.corpora", "mini").__name__ == "hfftools.data.corpora.mini"
+    with pytest.raises(UserError, match="no corpora 'mimi'; did you mean mini"):
+        plugin("data.corpora", "mimi")
+
+
+def test_a_saved_config_refuses_what_changed_by_name(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(resolve(Schema, [], ["optim.lr=0.1"]), path)
+    frozen = path.read_text()
+    save_config(resolve(Schema, [], ["optim.lr=0.1"]), path)
+    with pytest.raises(UserError) as error:
+        save_config(resolve(Schema, [], ["optim.lr=0.2", "epochs=11"]), path)
+    assert "optim.lr was 0.1 and is now 0.2" in str(error.value) and "epochs was 10 and is now 11" in str(error.value)
+    assert "name" not in str(error.value).replace(str(path), "")
+    assert path.read_text() == frozen
+
+
+def test_a_saved_config_takes_over_what_may_differ(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(resolve(Schema, [], []), path)
+    save_config(resolve(Schema, [], ["epochs=11"]), path, may_differ=["epochs"])
+    assert resolve(Schema, [path], []).epochs == 11
+    with pytest.raises(UserError, match="amp was False and is now True"):
+        save_config(resolve(Schema, [], ["epochs=11", "amp=true"]), path, may_differ=["epochs"])
+
+
+def test_a_saved_config_resolves_to_itself(tmp_path):
+    config = resolve(Schema, [], ["layers=[3,1]", "optim.lr=1e-5", "amp=true"])
+    save_config(config, tmp_path / "config.yaml")
+    assert resolve(Schema, [tmp_path / "config.yaml"], []) == config

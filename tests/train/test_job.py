@@ -1,0 +1,172 @@
+"""Whole training and decoding jobs: killed, resumed, refused, decoded."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from hfftools.data import units
+from hfftools.data.ark import HiddenCache
+from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.log import UserError
+from hfftools.train import checkpoint, job
+from hfftools.train.extract import extract
+
+
+def train(root, options, *more):
+    return job.train(root, [], [*options, *more])
+
+
+def same(a, b):
+    one, two = checkpoint.read(a)[0], checkpoint.read(b)[0]
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_weights(options, tmp_path):
+    """SIGKILL, several times, wherever it happens to be; dropout and SpecAugment on, gradients accumulated."""
+    more = ["task.dropout=0.3", "train.save_minutes=0", "train.accumulate=2", "train.epochs=3", "fuse.name=hff"]
+    whole = train(tmp_path / "whole", options, *more)
+    exp = ExpDir(tmp_path / "killed")
+    command = [sys.executable, "-m", "hfftools.bin.train", str(exp.root), *options, *more]
+    kills = 0
+    for _ in range(30):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        stamp = exp.state.stat().st_mtime_ns if exp.state.exists() else 0
+        while process.poll() is None:
+            now = exp.state.stat().st_mtime_ns if exp.state.exists() else 0
+            if kills < 4 and now != stamp:
+                time.sleep(0.05 * kills)
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        if process.wait() == 0:
+            break
+    assert kills >= 2 and exp.final.exists()
+    assert same(whole.final, exp.final)
+    keys = ("epoch", "loss", "dev_wer", "dev_loss")
+    a, b = ([{k: r[k] for k in keys} for r in read_json_lines(e.history)] for e in (whole, exp))
+    assert a == b and len(a) == 3
+
+
+def test_a_second_seed_is_another_run_and_the_same_seed_the_same(options, tmp_path):
+    first, again, other = (train(tmp_path / n, options, f"seed={s}") for n, s in (("a", 1), ("b", 1), ("c", 2)))
+    assert same(first.final, again.final)
+    assert not same(first.final, other.final)
+
+
+def test_a_changed_option_is_refused_by_name_and_a_harmless_one_is_not(options, tmp_path):
+    exp = train(tmp_path / "exp", options)
+    before = exp.final.read_bytes()
+    with pytest.raises(UserError, match=r"optim.head.lr was 0.001 and is now 0.5"):
+        train(exp.root, options, "optim.head.lr=0.5")
+    train(exp.root, options, "train.save_minutes=9")
+    assert exp.final.read_bytes() == before
+
+
+def test_cached_states_give_the_run_that_waveforms_give(options, corpus, encoder, tmp_path):
+    sets = [f"{corpus}/{name}" for name in ("train", "dev", "test")]
+    extract(str(encoder), sets, tmp_path / "feats", "all", 30.0, torch.device("cpu"))
+    live = train(tmp_path / "live", options)
+    cached = train(tmp_path / "cached", options, f"data.features={tmp_path}/feats")
+    one, two = checkpoint.read(live.final)[0], checkpoint.read(cached.final)[0]
+    assert all(torch.allclose(one[name], two[name], atol=2e-3) for name in one)
+    first = min((tmp_path / "feats" / "dev").glob("*.scp"))
+    assert len(first.read_text().splitlines()) == 6
+    cache = HiddenCache(tmp_path / "feats", "dev")
+    cache.info_file.write_text(cache.info_file.read_text().replace('"hash": "', '"hash": "0'))
+    with pytest.raises(UserError, match="run stage 2 again"):
+        train(tmp_path / "stale", options, f"data.features={tmp_path}/feats")
+
+
+def test_decoding_needs_the_experiment_alone_and_is_done_once(options, tmp_path):
+    exp = train(tmp_path / "exp", options)
+    (folder,) = job.decode(exp.root, [], [])
+    assert folder == exp.decode("test")
+    scores = job.read_scores(folder)
+    assert scores["wer"].sentences == 6 and (folder / "score_wer" / "result.txt").exists()
+    stamp = (folder / "text").stat().st_mtime_ns
+    job.decode(exp.root, [], [])
+    assert (folder / "text").stat().st_mtime_ns == stamp
+    assert json.loads(exp.resources.read_text())["parameters"]["upstream"] == 0
+    with pytest.raises(UserError, match="not an experiment"):
+        job.decode(tmp_path / "nothing", [], [])
+
+
+def test_training_learns(options, tmp_path):
+    """The loss on 24 utterances falls below that of the first epochs; else audio and update are not connected."""
+    more = ["train.epochs=25", "data.batch_seconds=6", "task.head_dim=64", "optim.head.lr=0.01", "optim.fuse.lr=0.01"]
+    exp = train(tmp_path / "exp", options, *more, "augment.time_masks=0", "augment.channel_masks=0", "task.dropout=0")
+    losses = [record["loss"] for record in read_json_lines(exp.history)]
+    assert losses[-1] < 0.6 * losses[1]
+
+
+def test_unknown_symbols_are_named(options, corpus, tmp_path):
+    units.train("char", ["abc"], None, tmp_path / "units")
+    with pytest.raises(UserError, match="symbols that .* lacks, first"):
+        train(tmp_path / "exp", options, f"data.units={tmp_path}/units")
+
+
+def test_labels_longer_than_frames_are_named_before_training(options, corpus, tmp_path):
+    data = tmp_path / "train"
+    shutil.copytree(corpus / "train", data)
+    lines = (data / "text").read_text().splitlines()
+    utt = lines[0].split()[0]
+    (data / "text").write_text("\n".join([lines[0] + " set the light" * 40, *lines[1:]]) + "\n")
+    exp = train(tmp_path / "exp", options, f"data.train={data}", "train.epochs=1")
+    assert exp.final.exists()
+    (data / "text").write_text("\n".join(line + " set the light" * 40 for line in lines) + "\n")
+    with pytest.raises(UserError, match=f"24 of 24 utterances have more labels than frames, first {utt}"):
+        train(tmp_path / "none", options, f"data.train={data}")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_advice(options, tmp_path):
+    with pytest.raises(UserError, match="not finite|loss of utterance .* lower optim"):
+        train(
+            tmp_path / "exp", options, "optim.head.lr=1e30", "optim.fuse.lr=1e30", "optim.clip=1e30", "train.epochs=5"
+        )
+
+
+def test_an_all_blank_collapse_stops_the_run_with_advice(options, tmp_path):
+    with pytest.raises(UserError, match="empty for 2 epochs .the all-blank collapse"):
+        train(
+            tmp_path / "exp",
+            options,
+            "optim.head.lr=1e-9",
+            "optim.fuse.lr=1e-9",
+            "train.blank_epochs=2",
+            "train.epochs=5",
+        )
+
+
+@pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
+def test_bf16_autocast_trains(options, tmp_path, head):
+    exp = train(tmp_path / "exp", options, "train.bf16=true", f"task.head={head}", "train.epochs=1")
+    assert exp.final.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_recording_is_named_in_one_line(options, corpus, tmp_path, workers):
+    data = tmp_path / "train"
+    shutil.copytree(corpus / "train", data)
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(b"RIFF no audio")
+    lines = (data / "wav.scp").read_text().splitlines()
+    (data / "wav.scp").write_text("\n".join([f"{lines[0].split()[0]} {bad}", *lines[1:]]) + "\n")
+    with pytest.raises(UserError) as caught:
+        train(tmp_path / "exp", options, f"data.train={data}", f"data.workers={workers}")
+    assert str(bad) in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_broken_state_is_refused(options, tmp_path):
+    exp = train(tmp_path / "exp", options)
+    exp.final.unlink()
+    exp.state.write_bytes(b"no state")
+    with pytest.raises(UserError, match="state.pt cannot be read"):
+        train(exp.root, options)

@@ -1,0 +1,77 @@
+"""Our own encoder keeps the contract of an upstream, in memory and through its file."""
+
+import pytest
+import torch
+
+from hfftools.log import UserError
+from hfftools.upstream import conformer
+from hfftools.upstream.base import pad_batch
+from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ConformerUpstream(EncoderConfig(dim=32, layers=3, heads=4, num_mels=40)).eval()
+
+
+@torch.no_grad()
+def test_padding_changes_no_valid_frame(model):
+    wavs = [torch.randn(n) for n in (16000, 9000, 2000, 1500)]
+    wav_BN, num_B = pad_batch(wavs)
+    dirty_BN = torch.nn.functional.pad(wav_BN, (0, 4000))
+    for row, wav in enumerate(wavs):
+        dirty_BN[row, len(wav) :] = 0.3
+    states, lens = model(dirty_BN, num_B, model.all_layers)
+    for row, wav in enumerate(wavs):
+        solo, (frames,) = model(wav[None], torch.tensor([len(wav)]), model.all_layers)
+        assert frames == lens[row] > 0
+        for layer, h in solo.items():
+            assert (h[0, :frames] - states[layer][row, :frames]).abs().max() < 1e-4, (row, layer)
+
+
+def test_lengths(model):
+    for num in (300, 512, 1471, 1472, 1473, 2111, 2112, 16000):
+        states, lens = model(torch.randn(1, num), torch.tensor([num]), [0])
+        frames = max(0, (num - 512) // 160 + 1)
+        for _ in range(2):
+            frames = max(0, (frames - 3) // 2 + 1)
+        assert lens[0] == model.out_lens(torch.tensor([num]))[0] == frames and states[0].shape[1] == max(1, frames)
+        assert states[0].isfinite().all()
+
+
+def test_nothing_above_the_highest_layer_is_computed(model):
+    calls = []
+    hooks = [block.register_forward_hook(lambda *_, n=n: calls.append(n)) for n, block in enumerate(model.blocks(), 1)]
+    wav, num = torch.randn(1, 8000), torch.tensor([8000])
+    full, _ = model(wav, num, model.all_layers)
+    calls.clear()
+    states, _ = model(wav, num, [2, 0])
+    for hook in hooks:
+        hook.remove()
+    assert calls == [1, 2] and list(states) == [2, 0]
+    assert all(torch.equal(h, full[layer]) for layer, h in states.items())
+
+
+@torch.no_grad()
+def test_save_and_load(model, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    conformer.save(model, path, {"note": "test"})
+    loaded = conformer.load(path, "mine").eval()
+    assert loaded.name == "mine" and loaded.config == model.config and len(loaded.hash) == 16
+    wav, num = torch.randn(1, 8000), torch.tensor([8000])
+    ours, theirs = model(wav, num, [3])[0][3], loaded(wav, num, [3])[0][3]
+    assert (ours - theirs).abs().max() < 2e-2  # the file holds half precision
+    conformer.save(loaded, tmp_path / "again.safetensors", {"note": "test"})
+    assert torch.equal(conformer.load(tmp_path / "again.safetensors", "mine").eval()(wav, num, [3])[0][3], theirs)
+
+
+def test_missing_and_broken_files_are_named(model, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    with pytest.raises(UserError, match=f"{path} does not exist"):
+        conformer.load(path, "mine")
+    conformer.save(model, path, {})
+    for content in (b"", b"no weights", path.read_bytes()[:-100]):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"upstream mine: {path} is not an encoder"):
+            conformer.load(path, "mine")

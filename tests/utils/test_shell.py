@@ -1,0 +1,166 @@
+"""The shell pieces of a recipe: its options and its stages."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"
+RECIPE = r"""#!/usr/bin/env bash
+set -euo pipefail
+cmd=utils/run.sh
+hidden() { local not_an_option=1; }
+stage=1; stop_stage=3
+train_set=train
+use_cache=false
+nj=2
+help_message="usage: ./run.sh, a recipe"
+. utils/parse_options.sh
+. utils/stage.sh
+after=1
+train() { [ "${FAIL:-}" != train ]; }
+echo "train_set=<$train_set> use_cache=$use_cache nj=$nj rest=<$*>"
+if stage 1 "data and units"; then
+    ${cmd} JOB=1:${nj} log/a.JOB.log bash -c 'echo "job $0"; [ "$0" != "${FAIL:-}" ]' JOB
+fi
+if stage 2 "training" log/train.log; then
+    echo "loss 1.5" >log/train.log
+    train
+    echo trained
+fi
+if stage 3 "unbound"; then
+    echo "${NOT_SET?}" >/dev/null
+fi
+recipe_done
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    (tmp_path / "utils").symlink_to(ROOT / "utils")
+    (tmp_path / "log").mkdir()
+    (tmp_path / "run.sh").write_text(RECIPE)
+    (tmp_path / "run.sh").chmod(0o755)
+
+    def run(*arguments, **environment):
+        environment = {**os.environ, "NOT_SET": "set", **environment}
+        command = ["./run.sh", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=30)
+
+    run.folder = tmp_path
+    return run
+
+
+def test_options_set_the_variables_at_the_top(recipe):
+    done = recipe("--train-set", "dev other", "--use_cache", "true", "--nj", "3", "--stage", "2", "--", "x", "--nj")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "train_set=<dev other> use_cache=true nj=3 rest=<x --nj>"
+    assert recipe("--train-set", "", "--stage", "2", "a").stdout.startswith(
+        "train_set=<> use_cache=false nj=2 rest=<a>"
+    )
+
+
+def test_a_config_file_is_read_before_all_options(recipe):
+    (recipe.folder / "my.conf").write_text("train_set='from file; nj=9'\nuse_cache=true\nstage=2; nj=7\n")
+    done = recipe("--use-cache", "false", "--config", "my.conf")
+    assert done.stdout.startswith("train_set=<from file; nj=9> use_cache=false nj=7 rest=<>"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trainset", "dev"], ["no option --trainset", "did you mean --train-set?", "--stop-stage"]),
+        (["--after", "1"], ["no option --after"]),
+        (["--not-an-option", "1"], ["no option --not-an-option"]),
+        (["--home", "x"], ["no option --home"]),
+        (["-x"], ["no option -x"]),
+        (["--nj"], ["--nj needs a value"]),
+        (["--train-set", "--nj", "3"], ["--train-set needs a value"]),
+        (["--nj=3"], ["write --nj 3"]),
+        (["--use-cache", "yes"], ["--use-cache takes true or false, not 'yes'"]),
+        (["--use-cache", "True"], ["takes true or false"]),
+        (["--config", "none.conf"], ["there is no file 'none.conf'"]),
+        (["--config"], ["there is no file ''"]),
+        (["--stage", "one"], ["--stage takes a number, not 'one'"]),
+        (["--stop-stage", "-1"], ["--stop-stage takes a number, not '-1'"]),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_runs(recipe, arguments, words):
+    done = recipe(*arguments, after="2")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("run.sh: error: ") and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("trainset=x\n", "my.conf: there is no option 'trainset'"), ("use_cache=1\n", "true or false")],
+)
+def test_wrong_config_files_are_refused(recipe, content, words):
+    (recipe.folder / "my.conf").write_text(content)
+    done = recipe("--config", "my.conf")
+    assert done.returncode == 1 and words in done.stderr and done.stdout == ""
+
+
+def test_help_prints_the_message_and_every_option(recipe):
+    done = recipe("--stage", "2", "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ./run.sh, a recipe\n")
+    assert re.findall(r"^  (--\S+)", done.stdout, re.M) == [
+        "--config", "--cmd", "--stage", "--stop-stage", "--train-set", "--use-cache", "--nj"
+    ]  # fmt: skip
+
+
+def test_stages_are_run_between_the_bounds_and_announced(recipe):
+    done = recipe("--stage", "2")
+    lines = done.stdout.splitlines()[1:]
+    assert done.returncode == 0 and len(lines) == 4
+    number = {text: n for n, text in enumerate(RECIPE.splitlines(), 1)}
+    line = number['if stage 2 "training" log/train.log; then']
+    assert re.fullmatch(rf"{STAMP} \(run\.sh:{line}:main\) stage 2: training", lines[0])
+    assert lines[1] == "trained" and "stage 3: unbound" in lines[2]
+    assert re.fullmatch(rf"{STAMP} \(run\.sh:\d+:main\) done, elapsed time \d+ seconds \(0:00:\d\d\)", lines[3])
+    done = recipe("--stop-stage", "1")
+    assert "stage 1: data and units" in done.stdout and "stage 2" not in done.stdout
+    assert "done, elapsed" in done.stdout.splitlines()[-1]
+
+
+def test_bounds_that_hold_no_stage_are_a_failure(recipe):
+    done = recipe("--stage", "4", "--stop-stage", "9")
+    assert done.returncode == 1 and "nothing was run" in done.stderr and "done" not in done.stdout
+
+
+def test_a_failing_stage_stops_the_recipe_and_shows_its_log(recipe):
+    done = recipe(FAIL="train")
+    assert done.returncode == 1
+    assert "trained" not in done.stdout and "stage 3" not in done.stdout and "done, elapsed" not in done.stdout
+    assert re.search(
+        r'stage 2: training failed with exit code 1, at run.sh:\d+: \[ "\$\{FAIL:-\}" != train \]', done.stderr
+    )
+    assert "its log is log/train.log" in done.stderr and "loss 1.5" in done.stderr
+    assert "./run.sh --stage 2" in done.stderr
+
+
+def test_a_failing_job_stops_the_recipe_and_shows_its_log(recipe):
+    done = recipe(FAIL="2")
+    assert done.returncode == 1 and "stage 2" not in done.stdout
+    assert "1 of 2 jobs failed; the log log/a.2.log ends with" in done.stderr and "job 2" in done.stderr
+    assert "stage 1: data and units failed" in done.stderr
+
+
+def test_an_unbound_variable_is_a_failure_too(recipe):
+    environment = {name: value for name, value in os.environ.items() if name != "NOT_SET"}
+    command = ["./run.sh", "--stage", "3"]
+    done = subprocess.run(command, cwd=recipe.folder, capture_output=True, text=True, env=environment)
+    assert done.returncode != 0 and "stage 3: unbound failed" in done.stderr and "done, elapsed" not in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_has_no_complaint():
+    done = subprocess.run(["shellcheck", "-x", *sorted((ROOT / "utils").glob("*.sh"))], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
