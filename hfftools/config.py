@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from hfftools.log import UserError, suggest
+from hfftools.expdir import write_text
+from hfftools.log import UserError, require, suggest
 
 
 def plugin(room: str, name: str) -> ModuleType:
@@ -40,25 +41,33 @@ def resolve(
     `rooms` maps a dotted key such as `fuse` to the room whose plug-in's own Config it takes, chosen by its `name`.
     Raises UserError that names an unknown key and the known ones, or a value of the wrong type.
     """
-    given = OmegaConf.create()
-    for path in sources:
-        given = _checked(lambda path=path, given=given: OmegaConf.merge(given, _load(path)), str(path))
+    parts = [(str(path), _load(path)) for path in sources]
     for word in overrides:
         if "=" not in word or word.startswith("-"):
             raise UserError(f"'{word}' is not of the form key=value")
-        given = _checked(lambda word=word, given=given: OmegaConf.merge(given, OmegaConf.from_dotlist([word])), word)
-    config = OmegaConf.structured(schema)
+        given = f'{word}""' if word.endswith("=") else word  # nothing after the sign is an empty text
+        parts.append((word, _checked(lambda given=given: OmegaConf.from_dotlist([given]), word)))
+    merged = OmegaConf.structured(schema)
     for key, room in (rooms or {}).items():
-        name = OmegaConf.select(given, f"{key}.name") or OmegaConf.select(config, f"{key}.name")
-        OmegaConf.update(config, key, OmegaConf.structured(plugin(room, name).Config), force_add=True)
-    merged = _checked(lambda: OmegaConf.merge(config, given), "configuration")
+        named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
+        name = next((n for n in reversed(named) if n), OmegaConf.select(merged, f"{key}.name"))
+        OmegaConf.update(merged, key, OmegaConf.structured(plugin(room, str(name)).Config), force_add=True)
+    for where, part in parts:
+        merged = _checked(lambda merged=merged, part=part: OmegaConf.merge(merged, part), where)
+        for key in rooms or {}:
+            require(isinstance(merged[key], DictConfig), f"{where}: {key} takes a name and options, as in {key}.name=…")
+    OmegaConf.to_object(merged)  # the dataclasses check their ranges
     OmegaConf.set_readonly(merged, True)
     return merged
 
 
 def _load(path: Path) -> DictConfig:
     try:
-        return OmegaConf.load(path)
+        loaded = OmegaConf.load(path)
+        require(isinstance(loaded, DictConfig), f"configuration {path} is not a list of `option: value` lines")
+        return loaded
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"configuration {path} does not exist") from None
     except Exception as error:
@@ -79,27 +88,31 @@ def _checked(merge: Any, where: str) -> DictConfig:
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{reason}") from None
 
 
-def save_config(config: DictConfig, path: Path, may_differ: Iterable[str] = ()) -> None:
-    """Freeze `config` into `path`; where one is there already, refuse every option that differs, by name.
+def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = ()) -> None:
+    """Refuse, by name, every option that differs from those frozen in `path`; nothing where it is not there.
 
-    Options in `may_differ` (dotted keys) change nothing that is learned, and are taken over.
+    Options in `may_differ` (dotted keys) change nothing that is learned.
     """
-    from hfftools.expdir import write_text
+    if not path.exists():
+        return
+    old, new = flat(_load(path)), flat(config)
+    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
+    if changed:
+        words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
+        raise UserError(
+            f"{path}: this experiment was begun with other options: {words}; use another folder or put them back"
+        )
 
-    if path.exists():
-        old, new = _flat(OmegaConf.load(path)), _flat(config)
-        changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
-        if changed:
-            words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
-            raise UserError(
-                f"{path}: this experiment was begun with other options: {words}; use another folder or put them back"
-            )
+
+def save_config(config: DictConfig, path: Path) -> None:
+    """Freeze `config` into `path`, once all it names has been found in order."""
     write_text(path, OmegaConf.to_yaml(config))
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{dotted key: value} of a nested configuration."""
+    found: dict[str, Any] = {}
     for key, value in (OmegaConf.to_container(config) if isinstance(config, DictConfig) else config).items():
         name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
+        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found

@@ -7,6 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from hfftools.log import UserError
+
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextmanager
 def write_aside(path: Path | str) -> Iterator[Path]:
@@ -16,6 +23,7 @@ def write_aside(path: Path | str) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
+        aside.chmod(0o666 & ~_UMASK)  # some writers make their files private
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -33,19 +41,20 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def append_json_line(path: Path, value: dict) -> None:
-    """Append one line to a .jsonl file, in a single write."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    """Append one line to a .jsonl file, in a single write; a line cut short by a kill is ended first."""
+    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with open(path, "ab") as file:
+        file.write((("\n" if cut else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """The records of a .jsonl file; a last line cut short by a kill is left out."""
+    """The records of a .jsonl file, without lines that a kill cut short."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
             records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        except ValueError:
+            continue
     return records
 
 
@@ -100,5 +109,65 @@ class ExpDir:
     def tensorboard(self) -> Path:
         return self.root / "tensorboard"
 
+    @property
+    def inputs(self) -> Path:
+        """Digests of what the experiment was begun with."""
+        return self.root / "inputs.json"
+
+    @property
+    def probe(self) -> Path:
+        return self.root / "probe.json"
+
+    @property
+    def table(self) -> Path:
+        return self.root / "table.txt"
+
+    @property
+    def layers_image(self) -> Path:
+        return self.root / "layers.png"
+
+    @property
+    def encoder(self) -> Path:
+        """What pre-training makes."""
+        return self.root / "encoder.safetensors"
+
+    @property
+    def targets(self) -> Path:
+        return self.root / "targets.npz"
+
     def decode(self, set_name: str) -> Path:
         return self.root / "decode" / set_name
+
+    def decoded(self) -> list[Path]:
+        """The folders of the sets that were decoded."""
+        return sorted(path.parent for path in self.root.glob("decode/*/decode.json"))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder against other processes, and clear away what killed ones left half-written."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.root}: another process is at work here; wait for it, or end it") from None
+        try:
+            for left in [*self.root.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:
+                if left.is_file():
+                    left.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+            if [path.name for path in self.root.iterdir()] == [".lock"]:  # nothing came of it: leave nothing
+                (self.root / ".lock").unlink()
+                self.root.rmdir()
+
+
+def check_inputs(path: Path, inputs: dict[str, str]) -> None:
+    """UserError that names what changed, by `inputs` {what: digest}, since `path` was written."""
+    old = json.loads(path.read_text()) if path.exists() else {}
+    changed = [what for what, digest in inputs.items() if old.get(what, digest) != digest]
+    if changed:
+        raise UserError(
+            f"{path.parent}: begun with another content of {', '.join(changed)}; use another folder or remove it"
+        )

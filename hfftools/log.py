@@ -15,6 +15,12 @@ class UserError(Exception):
     """A mistake the user can mend: its text names the file or the option, and the mend, in one line."""
 
 
+def require(holds: bool, message: str) -> None:
+    """UserError with `message` unless `holds`: for the ranges of options."""
+    if not holds:
+        raise UserError(message)
+
+
 def setup_logging(file: Path | None = None) -> None:
     """Log to standard error, through tqdm so that bars survive, and to `file` as well when one is given."""
     for handler in list(log.handlers):
@@ -56,8 +62,21 @@ def run_main(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
+        _to_files(str(error))
         sys.exit(f"{name}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted; run the same command again to go on")
     except BrokenPipeError:
         sys.exit(1)
+    except (
+        OSError
+    ) as error:  # a full disk, a folder without write permission: the user's to mend, and its name is in it
+        _to_files(str(error))
+        sys.exit(f"{name}: error: {error.filename or 'a file'}: {error.strerror or error}")
+
+
+def _to_files(message: str) -> None:
+    """Leave the error in the log files as well; the terminal gets it as the last line."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, None, None))

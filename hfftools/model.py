@@ -30,7 +30,7 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def choose_layers(wanted: Any, upstream: Upstream) -> list[int]:
+def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
     """`all`, `last` or a list of numbers, negative ones from the top -> layer numbers; UserError outside 0..L."""
     if wanted == "all":
         return upstream.all_layers
@@ -38,14 +38,10 @@ def choose_layers(wanted: Any, upstream: Upstream) -> list[int]:
     try:
         numbers = [int(n) for n in numbers]
     except (TypeError, ValueError):
-        raise UserError(
-            f"fuse.layers: '{wanted}' is neither all, last, nor a list of numbers such as [2,4,6]"
-        ) from None
+        raise UserError(f"{option}: '{wanted}' is neither all, last, nor a list of numbers such as [2,4,6]") from None
     layers = sorted({n + upstream.num_layers + 1 if n < 0 else n for n in numbers})
     if not layers or layers[0] < 0 or layers[-1] > upstream.num_layers:
-        raise UserError(
-            f"fuse.layers: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}"
-        )
+        raise UserError(f"{option}: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
     return layers
 
 
@@ -57,7 +53,7 @@ class Model(nn.Module):
         self.upstream = upstream if upstream is not None else load_upstream(config.upstream)
         self.upstream.requires_grad_(False)
         self.base_names = {name for name, _ in self.upstream.named_parameters()}
-        self.base_modules = list(self.upstream.modules())
+        self.base_modules = {id(module) for module in self.upstream.modules()}
         plugin("tune", config.tune.name).apply(self.upstream, config.tune)
         self.layers = choose_layers(config.fuse.layers, self.upstream)
         self.fuse = plugin("fuse", config.fuse.name).Fuse(self.layers, self.upstream.dim, config.fuse)
@@ -72,10 +68,17 @@ class Model(nn.Module):
     def train(self, mode: bool = True) -> "Model":
         """Train mode for what is trained; the base's own modules stay in eval mode while its weights are frozen."""
         super().train(mode)
-        if not any(p.requires_grad for n, p in self.upstream.named_parameters() if n in self.base_names):
-            for module in self.base_modules:
-                module.training = False
+        self._settle(self.upstream, mode, trained=False)
         return self
+
+    def _settle(self, module: nn.Module, mode: bool, trained: bool) -> None:
+        """Put base modules in train mode where their own weights train, or, without any, where those around them do."""
+        own = list(module.parameters(recurse=False))
+        trained = any(p.requires_grad for p in own) if own else trained
+        if id(module) in self.base_modules:
+            module.training = mode and trained
+        for child in module.children():
+            self._settle(child, mode, trained)
 
     def encode(self, batch: Batch, seeds: Iterable | None = None) -> tuple[Tensor, Tensor]:
         """The fused stream x [B, T, F] and lengths [B]; SpecAugment is applied in training where seeds are given."""
@@ -112,8 +115,13 @@ class Model(nn.Module):
     def _saved(self) -> dict[str, Tensor]:
         """What was trained, and the buffers of modules that are not frozen, by name; live tensors."""
         saved = {name: p.data for name, p in self.named_parameters() if p.requires_grad}
-        moved = {f"{room}.{n}": b for room in ("fuse", "task") for n, b in getattr(self, room).named_buffers()}
-        return saved | moved
+        for name, module in self.named_modules():
+            frozen = id(module) in self.base_modules and not any(
+                p.requires_grad for p in module.parameters(recurse=False)
+            )
+            if not frozen:
+                saved |= {f"{name}.{n}": b for n, b in module.named_buffers(recurse=False)}
+        return saved
 
     def trained_state(self) -> dict[str, Tensor]:
         """A copy of what was trained, by name."""

@@ -1,7 +1,8 @@
-"""Finished experiments in, one RESULTS.md with their environment, costs and error rates out, and a plot of error against cost."""
+"""Finished experiments in, one RESULTS.md with their environment, costs and error rates out."""
 
 import json
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -9,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
 from hfftools import score
+from hfftools.config import flat
 from hfftools.expdir import ExpDir, write_text
-from hfftools.log import UserError
+from hfftools.log import UserError, log
+from hfftools.train.experiment import HARMLESS, read_config
 from hfftools.train.job import read_scores
 
 
@@ -42,29 +44,34 @@ def _read(roots: list[Path]) -> list[Group]:
     for root in roots:
         exp = ExpDir(root)
         if not (exp.config.exists() and exp.resources.exists()):
-            raise UserError(f"{exp.resources} is missing: {root} is not a finished experiment; run hff-train {root}")
-        config = OmegaConf.to_container(OmegaConf.load(exp.config))
-        config.pop("seed")
+            log.info(f"{root} is not a finished experiment: left out")
+            continue
+        config = read_config(exp, [])
+        config = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
         group = groups.setdefault(json.dumps(config, sort_keys=True), Group(root.name, [], [], {}))
         group.runs.append(exp)
         group.resources.append(json.loads(exp.resources.read_text()))
-        for decoded in sorted(path.parent for path in root.glob("decode/*/decode.json")):
+        for decoded in exp.decoded():
             scores = read_scores(decoded)
             if scores:
                 group.wers.setdefault(decoded.name, []).append(100 * scores["wer"].rate)
+    if not groups:
+        raise UserError(f"none of {', '.join(map(str, roots))} is a finished experiment; run hff-train")
     return list(groups.values())
 
 
 def environment() -> list[str]:
     """The block that says where figures were made: date, interpreter, torch, machine, commit."""
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    here, commit = Path(__file__).resolve().parents[1], "not in a git checkout"
+    if (here / ".git").exists() and shutil.which("git"):
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+        commit = done.stdout.strip() or commit
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return [
         f"- date: {time.strftime('%Y-%m-%d %H:%M')}",
         f"- python {platform.python_version()}, torch {torch.__version__}, {platform.system()} {platform.machine()}",
         f"- device: {device}",
-        f"- commit: {done.stdout.strip() or 'not in a git checkout'}",
+        f"- commit: {commit}",
     ]
 
 
@@ -93,29 +100,31 @@ def summary(groups: list[Group]) -> list[str]:
     return lines
 
 
-def report(roots: list[Path], out: Path, title: str) -> tuple[list[str], list[tuple[str, float, int]]]:
-    """Write `out` (RESULTS.md); the lines of its summary table, and (name, WER, trainable encoder parameters) for a plot."""
+def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple[list[str], dict[str, list]]:
+    """Write `out` (RESULTS.md); the lines of its summary table, and {set: [(name, WER, trainable encoder parameters)]}."""
     groups = _read(roots)
     table = summary(groups)
     cached = {r["cached"] for group in groups for r in group.resources}
     source = {frozenset({True}): "cached hidden states", frozenset({False}): "waveforms"}.get(frozenset(cached), "both")
-    lines = [f"# {title}", "", "## Environment", *environment(), "", "## Methods", *table, ""]
+    made = [f"- command: `{command}`"] if command else []
+    lines = [f"# {title}", "", "## Environment", *environment(), *made, "", "## Methods", *table, ""]
     lines += [
-        "WER is the mean over seeds ± standard deviation. Trainable encoder = the upstream's own + inserted + fusion parameters.",
-        f"Memory and speed are of training, each method in its own process, from {source}; less model = above the process with",
-        "the model loaded; audio s/s = seconds of audio per second spent in forward, backward and update.",
+        "WER: mean over seeds ± standard deviation. Trainable encoder: the upstream's own + inserted + fusion parameters.",
+        f"Memory and speed are of training, each method in its own process, from {source}; less model: above what the",
+        "process held with the model loaded; audio s/s: seconds of audio per second of forward, backward and update.",
         "",
     ]
-    points = []
+    points = {}
     for name in sorted({name for group in groups for name in group.wers}):
-        rates = [g for g in groups if name in g.wers]
-        points = [
-            (g.name, statistics.mean(g.wers[name]), g.resources[0]["parameters"]["trainable_encoder"]) for g in rates
+        points[name] = [
+            (group.name, statistics.mean(group.wers[name]), group.resources[0]["parameters"]["trainable_encoder"])
+            for group in groups
+            if name in group.wers
         ]
         for kind in ("wer", "cer", "ter"):
             lines += [f"## {name}: {kind.upper()}", score.HEAD.rstrip()]
             for run in (run for group in groups for run in group.runs):
-                if run.decode(name).exists():
+                if run.decode(name) in run.decoded():
                     lines.append(score.row(f"{run.root.name}/{name}", read_scores(run.decode(name))[kind]).rstrip())
             lines.append("")
     write_text(out, "\n".join(lines))

@@ -126,9 +126,9 @@ def _count(metric: str, alignments: list[Alignment], resamples: int = RESAMPLES)
 def interval(
     errors_U: np.ndarray, words_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap 95 % interval of sum(errors) / sum(words) over U utterances (Bisani and Ney 2004); NaN where none is asked.
+    """Bootstrap 95 % interval of sum(errors) / sum(words) over U utterances (Bisani and Ney 2004).
 
-    Utterances are drawn as if they were independent: with few speakers the true interval is wider.
+    Utterances are drawn as if they were independent: with few speakers the true interval is wider. NaN if none is drawn.
     """
     rng = np.random.default_rng(seed)
     count = len(errors_U)

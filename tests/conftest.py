@@ -1,6 +1,8 @@
 """A tiny corpus and a tiny random-weight encoder, made once a session; they prove loading and learning, never quality."""
 
 import http.server
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hfftools.data.corpora import mini
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 
 torch.set_num_threads(1)
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the hff commands are
 
 
 @pytest.fixture(scope="session")
@@ -27,8 +30,9 @@ def encoder(tmp_path_factory) -> Path:
 def corpus(tmp_path_factory) -> Path:
     """Data directories train, dev and test of egs/mini, a few utterances each, and character units."""
     root = tmp_path_factory.mktemp("corpus")
-    for name, utterances in mini.sets(None, root, 24).items():
-        datadir.write(root / name, utterances[: {"train": 24, "dev": 6, "test": 6}[name]])
+    for name, utterances in mini.sets(None, root, 32).items():
+        slow_enough = [u for u in utterances if u.duration_s > 0.05 * len(u.text)]  # frames for all their characters
+        datadir.write(root / name, slow_enough[: {"train": 24, "dev": 6, "test": 6}[name]])
     units.train("char", [u.text for u in datadir.read(root / "train")], None, root / "units")
     return root
 

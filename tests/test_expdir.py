@@ -15,8 +15,9 @@ def test_write_aside_replaces_only_when_the_block_ends_well(tmp_path):
         assert path.read_text() == "old"
         raise KeyboardInterrupt
     assert path.read_text() == "old"
-    with write_aside(path) as aside:
-        aside.write_text("new")
+    with open(path) as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"  # whoever reads meanwhile reads a whole file
     assert path.read_text() == "new"
     assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
 

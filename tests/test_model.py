@@ -70,7 +70,9 @@ def test_hff_is_born_as_the_weighted_sum(options):
 
 
 @pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
-@pytest.mark.parametrize("fuse", [["fuse.name=layer"], ["fuse.name=hff", "fuse.time_kernel=3"]])
+@pytest.mark.parametrize(
+    "fuse", [*([f"fuse.name={name}"] for name in METHODS), ["fuse.name=hff", "fuse.time_kernel=3"]]
+)
 def test_padding_changes_no_valid_frame(options, fuse, head):
     model, config = build(options, *fuse, f"task.head={head}")
     with torch.no_grad():

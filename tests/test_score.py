@@ -231,4 +231,6 @@ def test_the_command_prints_three_lines(decoded):
     (decoded / "text").unlink()
     done = subprocess.run(command, cwd=decoded.parents[3], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["score.py: error: exp/fusion/decode/test/text is missing"]
+    assert done.stderr.splitlines() == [
+        "score.py: error: exp/fusion/decode/test/text is missing: not a decoded set exp/<name>/decode/<set>; run hff-decode"
+    ]

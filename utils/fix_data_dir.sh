@@ -4,4 +4,4 @@
 #     utils/fix_data_dir.sh data/train
 set -euo pipefail
 
-exec python -m hfftools.bin.datadir fix "$@"
+exec hff-datadir fix "$@"

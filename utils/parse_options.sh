@@ -5,6 +5,9 @@
 # `train_set=train` is set by `--train-set dev`. A variable that is true or false takes nothing else. `--config file`, a
 # shell file of such assignments, is read before all other options. `--help` prints $help_message and the options.
 
+recipe_command="$0${*:+ $*}" # for the record
+: "${recipe_command}"
+
 _options_die() {
     printf '%s: error: %s\n' "${0##*/}" "$1" >&2
     exit 1
@@ -60,7 +63,7 @@ _options_help() {
     echo "Options and their values:"
     echo "  --config <file>     read first"
     for name in "${_options_known[@]}"; do
-        if [ "$name" != help_message ]; then printf '  --%s %s\n' "${name//_/-}" "${!name}"; fi
+        printf '  --%s %s\n' "${name//_/-}" "${!name}"
     done
 }
 

@@ -13,4 +13,4 @@ for word in "$@"; do
         *) words+=("$word") ;;
     esac
 done
-exec python -m hfftools.bin.datadir validate "${words[@]}"
+exec hff-datadir validate "${words[@]}"

@@ -1,4 +1,5 @@
-# Where jobs run: local (this machine) or slurm. Stages that split into jobs call ${cmd} JOB=1:${nj} log/x.JOB.log command.
+# shellcheck shell=bash disable=SC2034
+# Where the commands of the stages run: local (here, with progress bars) or slurm (through ${cmd}, output in exp/log/).
 cmd_backend=local
 
 if [ "${cmd_backend}" = slurm ]; then cmd="utils/slurm.sh"; else cmd="utils/run.sh"; fi

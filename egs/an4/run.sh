@@ -8,8 +8,10 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
   --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1 2 3)
+  --speeds 'A,B'       speeds at which the training speech is copied; 1.0 for none (default 0.85 to 1.15 in five steps)
   --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --tag NAME           added to the experiments' names, for another --train-config
   --limit N            at most so many utterances a set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
@@ -19,21 +21,25 @@ corpus=${AN4}
 upstream=hff_tiny
 methods="last_layer weighted_sum hff"
 seeds="1 2 3"
+speeds="0.85,0.925,1.0,1.075,1.15"
 unit_kind=char
 unit_size=100
 cache=true
 limit=
 epochs=
+tag=
 train_config=conf/train.yaml
+probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
-train_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+train_set=train_sp probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
 . utils/asr.sh
 
 if stage 1 "data and units"; then
     hff-prepare an4 ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"}
-    for set in train dev test; do utils/validate_data_dir.sh "data/${set}"; done
+    hff-datadir speed data/train data/train_sp --speeds "${speeds}"
+    for set in train train_sp dev test; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
     ln -sfn "units_${unit_kind}" data/units # where the bare commands look
 fi
@@ -43,7 +49,7 @@ if stage 2 "upstream ${upstream}: load, verify, extract"; then
 fi
 
 if stage 3 "layer-wise probing of ${upstream} and of log-mel"; then
-    for probed in "${upstream}" fbank; do probe_layers "${probed}"; done
+    probe_layers "${upstream}" fbank
 fi
 
 if stage 4 "training: ${methods}"; then
@@ -55,7 +61,7 @@ if stage 5 "decoding and scoring"; then
 fi
 
 if stage 6 "report"; then
-    report_methods "egs/an4 with ${upstream}"
+    report_methods
 fi
 
 recipe_done

@@ -7,17 +7,17 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --librispeech DIR    holds train-clean-5 and train-clean-100-1perspk (default: LIBRISPEECH in db.sh)
   --commonvoice DIR    a Common Voice English language folder (default: COMMONVOICE in db.sh)
   --an4 DIR            holds etc/ and wav/ or flac/ (default: AN4 in db.sh)
-Stages: 1 data, 2 first iteration (MFCC clusters), 3 second iteration (clusters of layer 5), 4 the checkpoint's place."
+Stages: 1 data, 2 pre-training (half an hour on two cores), 3 the checkpoint's place. It is no recipe of six stages."
 
 stage=1
-stop_stage=4
+stop_stage=3
 librispeech=${LIBRISPEECH}
 commonvoice=${COMMONVOICE}
 an4=${AN4}
 . utils/parse_options.sh
 . utils/stage.sh
 
-sets=[data/librispeech/train_clean_5,data/librispeech/train_clean_100_1perspk,data/commonvoice/train,data/an4/train,data/mini/train]
+sets="[data/librispeech/train_clean_5,data/librispeech/train_clean_100_1perspk,data/commonvoice/train,data/an4/train,data/mini/train]"
 
 if stage 1 "data: training parts of LibriSpeech, Common Voice and AN4, and synthesised speech"; then
     hff-prepare librispeech --source "${librispeech}" --out data/librispeech
@@ -26,16 +26,12 @@ if stage 1 "data: training parts of LibriSpeech, Common Voice and AN4, and synth
     hff-prepare mini --out data/mini
 fi
 
-if stage 2 "first iteration"; then
-    hff-pretrain exp/iteration_1 --method hff_tiny_1 data="${sets}" features=exp/features
+if stage 2 "pre-training"; then
+    hff-pretrain exp/hff_tiny --method hff_tiny data="${sets}"
 fi
 
-if stage 3 "second iteration"; then
-    hff-pretrain exp/iteration_2 --method hff_tiny_2 data="${sets}" features=exp/features
-fi
-
-if stage 4 "the checkpoint's place"; then
-    cp exp/iteration_2/encoder.safetensors "${hff_root}/hfftools/upstream/weights/hff_tiny.safetensors"
+if stage 3 "the checkpoint's place"; then
+    cp exp/hff_tiny/encoder.safetensors "${hff_root}/hfftools/upstream/weights/hff_tiny.safetensors"
 fi
 
 recipe_done

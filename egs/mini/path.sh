@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # The environment of the recipe: the repository's own .venv where `make install` made one, otherwise what is active.
 hff_root=$(cd ../.. && pwd)
 if [ -x "${hff_root}/.venv/bin/hff-train" ]; then PATH="${hff_root}/.venv/bin:${PATH}"; fi

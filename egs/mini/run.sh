@@ -9,6 +9,7 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --seeds '1 2'        seeds, one experiment each (default 1)
   --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --tag NAME           added to the experiments' names, for another --train-config
   --limit N            at most so many utterances a set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
@@ -22,11 +23,13 @@ unit_size=100
 cache=true
 limit=
 epochs=
+tag=
 train_config=conf/train.yaml
+probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
-train_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+train_set=train probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
 . utils/asr.sh
 
 if stage 1 "data and units"; then
@@ -53,7 +56,7 @@ if stage 5 "decoding and scoring"; then
 fi
 
 if stage 6 "report"; then
-    report_methods "egs/mini with ${upstream}"
+    report_methods
 fi
 
 recipe_done

@@ -66,12 +66,13 @@ def layer_curve(path: Path, title: str, curves: dict[str, dict[int, float]]) -> 
     return _save(figure, path)
 
 
-def error_against_cost(path: Path, points: list[tuple[str, float, int]]) -> Path:
+def error_against_cost(path: Path, set_name: str, points: list[tuple[str, float, int]]) -> Path:
     """WER in percent against trainable encoder parameters; `points` holds (name, WER, parameters)."""
-    figure, axes = _axes("trainable encoder parameters", "WER (%)", "Error against cost")
+    figure, axes = _axes("trainable encoder parameters", "WER (%)", f"Error on {set_name} against cost")
     for (name, wer, count), mark in zip(points, "os^dvP*X" * len(points), strict=False):
         axes.plot(count, wer, mark, markersize=9, label=name)
     axes.set_xscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.set_xlim(left=-0.5)
+    axes.set_ylim(0, 1.15 * max(wer for _, wer, _ in points))
+    axes.legend(loc="lower right")
     return _save(figure, path)

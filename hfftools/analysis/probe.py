@@ -4,7 +4,6 @@ All probes share one frozen forward pass a batch and nothing else: each layer ha
 schedule, so its result is that of a probe trained alone.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,20 @@ from torch import Tensor, nn
 
 from hfftools import score
 from hfftools.analysis.plot import layer_curve
-from hfftools.config import resolve, save_config
+from hfftools.config import compare_config, resolve, save_config
 from hfftools.data import datadir
-from hfftools.data.ark import HiddenCache
 from hfftools.data.batch import Batch, Speech, plan
 from hfftools.data.units import load as load_units
 from hfftools.decode.greedy import greedy
-from hfftools.expdir import write_aside, write_json, write_text
-from hfftools.log import UserError, log, progress
+from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
+from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.model import choose_layers
+from hfftools.nn.ctc import ctc_loss
 from hfftools.nn.heads import LinearHead
-from hfftools.train.experiment import device_of
+from hfftools.train.checkpoint import read_state
+from hfftools.train.experiment import device_of, learnable
 from hfftools.train.optim import Group, shape
-from hfftools.upstream.names import load_upstream
+from hfftools.upstream.names import load_upstream, short_name
 
 
 @dataclass
@@ -45,6 +45,11 @@ class Config:
     clip: float = 5.0
     seed: int = 0
     device: str = "auto"
+
+    def __post_init__(self):
+        require(self.epochs >= 1, f"epochs: {self.epochs} is below 1")
+        require(min(self.lr, self.batch_seconds, self.clip) > 0, "lr, batch_seconds and clip are above 0")
+        require(self.seed >= 0, f"seed: {self.seed} is below 0")
 
 
 class Probes:
@@ -66,10 +71,8 @@ class Probes:
         for layer, head in self.heads.items():
             if layer in self.diverged:
                 continue
-            log_probs_TBU = head(hidden[layer], lens_B).log_softmax(-1).transpose(0, 1)
-            loss = nn.functional.ctc_loss(
-                log_probs_TBU, batch.targets_BL, lens_B, batch.target_lens_B, reduction="sum", zero_infinity=True
-            ) / len(batch.ids)
+            log_probs_BTU = head(hidden[layer], lens_B).log_softmax(-1)
+            loss = ctc_loss(log_probs_BTU, lens_B, batch.targets_BL, batch.target_lens_B).mean()
             losses[layer] = loss.item()
             if not torch.isfinite(loss):
                 self.diverged.append(layer)
@@ -97,29 +100,36 @@ class Probes:
         self.diverged = state["diverged"]
 
 
-def probe(folder: Path, sources: list[Path], overrides: list[str]) -> list[dict]:
-    """Probe every layer; writes probe.json, table.txt and layers.png into `folder`; one row a layer.
+def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:
+    """Probe every layer; writes probe.json, table.txt and layers.png into `folder` (exp/probe_<upstream>).
 
     Interrupted, it goes on at the last whole epoch. Layers are compared on the dev set, never on a test set.
     """
     config = resolve(Config, sources, overrides)
-    save_config(config, folder / "config.yaml", may_differ=("device",))
-    result_file = folder / "probe.json"
-    if result_file.exists():
-        log.info(f"{result_file} is there already")
-        return json.loads(result_file.read_text())["layers"]
-    device = device_of(config.device)
-    units = load_units(Path(config.units))
+    exp = ExpDir(folder or Path("exp") / f"probe_{short_name(config.upstream)}")
+    compare_config(config, exp.config, may_differ=("device",))
+    with exp.alone():
+        _probe(exp, config)
+    return exp
+
+
+def _probe(exp: ExpDir, config: Any) -> None:
+    device, units = device_of(config.device), load_units(Path(config.units))
     upstream = load_upstream(config.upstream).eval().to(device)
     upstream.requires_grad_(False)
-    layers = choose_layers(config.layers, upstream)
-
-    def speech(directory: str) -> Speech:
-        utterances = datadir.read(directory)
-        cache = HiddenCache(config.features, Path(directory).name) if config.features else None
-        if cache is not None:
-            cache.check(upstream.hash, layers, [u.id for u in utterances])
-        return Speech(utterances, units, cache, layers)
+    layers = choose_layers(config.layers, upstream, "layers")
+    train, dev = (
+        learnable(d, units, upstream, layers, config.features, d == config.train) for d in (config.train, config.dev)
+    )
+    inputs = {"upstream": upstream.hash, "units": units.digest}
+    inputs |= {key: datadir.digest(datadir.read(config[key])) for key in ("train", "dev")}
+    check_inputs(exp.inputs, inputs)
+    if exp.probe.exists():
+        log.info(f"{exp.probe} is there already")
+        return
+    save_config(config, exp.config)
+    write_json(exp.inputs, inputs)
+    setup_logging(exp.log)
 
     def hidden(batch: Batch) -> tuple[dict[int, Tensor], Tensor]:
         if batch.hidden is not None:
@@ -127,12 +137,11 @@ def probe(folder: Path, sources: list[Path], overrides: list[str]) -> list[dict]
         with torch.no_grad():
             return upstream(batch.wav_BN, batch.num_samples_B, layers)
 
-    train, dev = speech(config.train), speech(config.dev)
     orders = [plan(train.durations_s, config.batch_seconds, config.seed, epoch) for epoch in range(config.epochs)]
     probes = Probes(layers, upstream.dim, len(units), config, sum(map(len, orders)), device)
-    state_file, first = folder / "state.pt", 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+    first = 0
+    if exp.state.exists():
+        state = read_state(exp.state)
         probes.load(state["probes"])
         first = state["epoch"]
         log.info(f"going on at epoch {first + 1}")
@@ -145,14 +154,13 @@ def probe(folder: Path, sources: list[Path], overrides: list[str]) -> list[dict]
             bar.update()
             bar.set_postfix_str(f"best loss {min(losses.values()):.2f}" if losses else "all diverged", refresh=False)
         if len(probes.diverged) == len(layers):
-            raise UserError(f"{folder}: every layer's probe diverged; lower lr (now {config.lr}) in a fresh folder")
-        with write_aside(state_file) as aside:
+            raise UserError(f"{exp.root}: every layer's probe diverged; lower lr (now {config.lr}) in a fresh folder")
+        with write_aside(exp.state) as aside:
             torch.save({"epoch": epoch + 1, "probes": probes.state()}, aside)
     bar.close()
     rows = _score(probes, dev, hidden, units, config, device)
-    _write(folder, config, upstream.name, rows)
-    write_json(result_file, {"upstream": upstream.name, "hash": upstream.hash, "dev": config.dev, "layers": rows})
-    return rows
+    _write(exp, config, upstream.name, rows)
+    write_json(exp.probe, {"upstream": upstream.name, "hash": upstream.hash, "dev": config.dev, "layers": rows})
 
 
 @torch.no_grad()
@@ -172,7 +180,7 @@ def _score(probes: Probes, dev: Speech, hidden: Any, units: Any, config: Any, de
     return rows
 
 
-def _write(folder: Path, config: Any, name: str, rows: list[dict]) -> None:
+def _write(exp: ExpDir, config: Any, name: str, rows: list[dict]) -> None:
     best = min(rows, key=lambda r: r["wer"])
     lines = [
         f"Linear CTC probe of {name}: trained on {config.train}, scored on {config.dev}",
@@ -182,6 +190,6 @@ def _write(folder: Path, config: Any, name: str, rows: list[dict]) -> None:
     for row in rows:
         mark = "  diverged" if row["diverged"] else "  best" if row is best else ""
         lines.append(f"{row['layer']:5d} {100 * row['wer']:6.1f} {100 * row['cer']:6.1f}{mark}")
-    write_text(folder / "table.txt", "\n".join(lines) + "\n")
+    write_text(exp.table, "\n".join(lines) + "\n")
     curves = {key.upper(): {r["layer"]: 100 * r[key] for r in rows} for key in ("wer", "cer")}
-    layer_curve(folder / "layers.png", f"Linear CTC probe of {name} on {config.dev}", curves)
+    layer_curve(exp.layers_image, f"Linear CTC probe of {name} on {config.dev}", curves)

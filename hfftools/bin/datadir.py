@@ -1,9 +1,13 @@
-"""hff-datadir: a Kaldi data directory in; `validate` says whether it is one, `fix` makes it one, `speed` adds copies."""
+"""hff-datadir: a Kaldi data directory in; `validate` says whether it is one, `fix` makes it one, `speed` copies it."""
 
 import argparse
 from pathlib import Path
 
 from hfftools.log import run_main
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(word) for word in text.split(",")]
 
 
 def main() -> None:
@@ -17,9 +21,9 @@ def main() -> None:
     speed = verbs.add_parser("speed", help="copies of every utterance at several speeds, pitch and tempo together")
     speed.add_argument("data", type=Path, help="data directory, such as data/train")
     speed.add_argument("out", type=Path, help="data directory to write, such as data/train_sp")
-    speed.add_argument("--speeds", default="0.9,1.0,1.1", help="factors, 0.9,1.0,1.1 where not given")
+    speed.add_argument("--speeds", type=_numbers, default=[0.9, 1.0, 1.1], help="factors, 0.9,1.0,1.1 where not given")
     args = parser.parse_args()
-    from hfftools.data import datadir, perturb, repair
+    from hfftools.data import datadir, repair
     from hfftools.log import setup_logging
 
     setup_logging()
@@ -27,7 +31,9 @@ def main() -> None:
         count = datadir.validate(args.data, need_text=not args.no_text)
         print(f"{count} utterances. Successfully validated data-directory {args.data}")
     elif args.verb == "speed":
-        perturb.speed(args.data, args.out, [float(s) for s in args.speeds.split(",")])
+        from hfftools.data import perturb  # here, so that the other verbs need not wait for torch
+
+        perturb.speed(args.data, args.out, args.speeds)
     else:
         kept, total = repair.fix(args.data)
         print(f"{args.data}: kept {kept} utterances out of {total}")

@@ -9,7 +9,7 @@ from hfftools.log import run_main
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-pretrain", description=__doc__)
     parser.add_argument("exp", type=Path, help="folder for the result")
-    parser.add_argument("--method", help="a configuration of conf/pretrain, such as hff_tiny_1")
+    parser.add_argument("--method", help="a configuration of conf/pretrain, such as hff_tiny")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option of the configuration")
     args = parser.parse_intermixed_args()
@@ -17,7 +17,7 @@ def main() -> None:
     from hfftools.log import log, setup_logging
     from hfftools.pretrain.masked import pretrain
 
-    setup_logging(args.exp / "log.txt")
+    setup_logging()
     files = [*([conf_file("pretrain", args.method)] if args.method else []), *args.config]
     log.info(f"wrote {pretrain(args.exp, files, args.overrides)}")
 

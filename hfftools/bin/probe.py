@@ -16,12 +16,11 @@ def main() -> None:
     from hfftools.analysis.probe import probe
     from hfftools.log import setup_logging
 
-    name = args.upstream or "hff_tiny"
-    out = args.out or Path("exp") / f"probe_{Path(name).stem.replace(':', '_')}"
-    setup_logging(out / "log.txt")
-    probe(out, args.config, [f"upstream={name}", *args.overrides])
-    print((out / "table.txt").read_text(), end="")
-    print(f"wrote {out}/probe.json, {out}/table.txt, {out}/layers.png")
+    setup_logging()
+    overrides = [*([f"upstream={args.upstream}"] if args.upstream else []), *args.overrides]
+    exp = probe(args.out, args.config, overrides)
+    print(exp.table.read_text(), end="")
+    print(f"wrote {exp.probe}, {exp.table}, {exp.layers_image}")
 
 
 def cli() -> None:

@@ -13,13 +13,18 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="file to write")
     parser.add_argument("--title", default="Results", help="its first line")
+    parser.add_argument("--command", default="", help="what made the experiments, for the file")
     args = parser.parse_args()
     from hfftools.analysis.plot import error_against_cost
+    from hfftools.expdir import ExpDir
+    from hfftools.log import setup_logging
     from hfftools.report import report
 
-    table, points = report(args.exp, args.out, args.title)
-    pictures = [error_against_cost(args.out.parent / "error_vs_cost.png", points)] if points else []
-    pictures += [path for exp in args.exp for path in sorted(exp.glob("images/*.png"))]
+    setup_logging()
+    table, points = report(args.exp, args.out, args.title, args.command)
+    folder = args.out.parent
+    pictures = [error_against_cost(folder / f"error_vs_cost_{name}.png", name, found) for name, found in points.items()]
+    pictures += [path for exp in args.exp for path in sorted(ExpDir(exp).images.glob("*.png"))]
     print("\n".join(table))
     print("wrote " + "\n      ".join(str(path) for path in [args.out, *pictures]))
 

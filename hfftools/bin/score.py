@@ -10,13 +10,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-score", description=__doc__)
     parser.add_argument("decoded", type=Path, nargs="+", help="folders such as exp/fusion/decode/test")
     args = parser.parse_args()
-    from hfftools.data import units
-    from hfftools.expdir import ExpDir
-    from hfftools.score import score_dir
+    from hfftools.train.job import rescore
 
     for folder in args.decoded:
-        exp = ExpDir(folder.resolve().parent.parent)
-        for score in score_dir(folder, units.load(exp.units)).values():
+        for score in rescore(folder).values():
             print(score.line(folder))
 
 

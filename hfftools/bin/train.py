@@ -18,7 +18,7 @@ def main() -> None:
     from hfftools.log import log, setup_logging
     from hfftools.train.job import train
 
-    setup_logging(args.exp / "log.txt")
+    setup_logging()
     exp = train(args.exp, [*([conf_file("method", args.method)] if args.method else []), *args.config], args.overrides)
     log.info(f"wrote {exp.final}, {', '.join(str(p) for p in training_curves(exp))}")
 

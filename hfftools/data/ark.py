@@ -20,24 +20,23 @@ class HiddenCache:
     """The cached hidden states of one set."""
 
     def __init__(self, root: Path | str, set_name: str):
-        self.folder = Path(root) / set_name
+        self.folder = Path(root).resolve() / set_name
         self.info_file = self.folder / "cache.json"
         self._scps: dict[int, dict] = {}
 
-    def matches(self, upstream_hash: str, layers: Iterable[int], ids: Iterable[str]) -> bool:
-        """Whether the cache is whole, of this upstream, and holds these layers of exactly these utterances."""
+    def matches(self, upstream_hash: str, layers: Iterable[int], data: str) -> bool:
+        """Whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
         if not self.info_file.exists():
             return False
         info = json.loads(self.info_file.read_text())
-        whole = info["hash"] == upstream_hash and set(layers) <= set(info["layers"])
-        return whole and set(ids) == set(self._scp(info["layers"][0]))
+        return (info["hash"], info["data"]) == (upstream_hash, data) and set(layers) <= set(info["layers"])
 
-    def check(self, upstream_hash: str, layers: Iterable[int], ids: Iterable[str]) -> None:
+    def check(self, upstream_hash: str, layers: Iterable[int], data: str) -> None:
         """UserError that says what is missing, where `matches` would be false."""
-        if not self.matches(upstream_hash, layers, ids):
+        if not self.matches(upstream_hash, layers, data):
             raise UserError(
                 f"{self.folder}: not the hidden states of this upstream, these layers and these utterances; "
-                "run stage 2 again, or leave data.features empty"
+                "run stage 2 again, or leave features empty"
             )
 
     def _scp(self, layer: int) -> dict:
@@ -52,13 +51,18 @@ class HiddenCache:
         """{layer: h [T, D] float32} of one utterance."""
         try:
             return {layer: np.array(self._scp(layer)[utt]) for layer in layers}
-        except (KeyError, OSError, ValueError) as error:
+        except (KeyError, OSError, ValueError, AssertionError) as error:  # the last is kaldiio on a cut file
             raise UserError(
                 f"{self.folder}: cannot read {utt} ({error}); remove the folder, run stage 2 again"
             ) from None
 
     def write(
-        self, items: Iterable[tuple[str, dict[int, np.ndarray]]], layers: list[int], upstream: str, upstream_hash: str
+        self,
+        items: Iterable[tuple[str, dict[int, np.ndarray]]],
+        layers: list[int],
+        name: str,
+        upstream_hash: str,
+        data: str,
     ) -> int:
         """Write every utterance of `items`, replacing what was there; the number of frames."""
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -77,5 +81,7 @@ class HiddenCache:
         for layer in layers:
             with write_aside(self.folder / f"layer_{layer:02d}.scp") as aside:
                 aside.write_text("".join(sorted(lines[layer])), encoding="utf-8")
-        write_json(self.info_file, {"upstream": upstream, "hash": upstream_hash, "layers": layers, "frames": frames})
+        write_json(
+            self.info_file, {"upstream": name, "hash": upstream_hash, "data": data, "layers": layers, "frames": frames}
+        )
         return frames

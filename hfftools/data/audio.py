@@ -105,6 +105,6 @@ def _resample(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 
 
 def save(path: Path | str, samples: np.ndarray, rate_hz: int = RATE_HZ) -> None:
-    """Write mono float samples, clipped to [-1, 1], as 16-bit WAV or FLAC, as the path's ending says; whole or not at all."""
+    """Write mono float samples, clipped to [-1, 1], as 16-bit WAV or FLAC by the path's ending; whole or not at all."""
     with write_aside(path) as aside:
         soundfile.write(str(aside), samples, rate_hz, subtype="PCM_16", format=Path(path).suffix[1:].upper())

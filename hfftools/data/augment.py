@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hfftools.log import require
+
 
 @dataclass
 class Config:
@@ -17,6 +19,11 @@ class Config:
     time_width: float = 0.05  # longest span of a time mask, as a share of the utterance
     channel_masks: int = 2
     channel_width: float = 0.1  # widest band of a channel mask, as a share of the width
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(value >= 0, f"augment.{name}: {value} is below 0")
+        require(max(self.time_width, self.channel_width) <= 1, "augment: a width is a share, at most 1")
 
 
 def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], config: Config) -> Tensor:

@@ -70,6 +70,11 @@ def plan(
     return batches
 
 
+def pad_batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Waveforms [N_i], label ids or frames [T_i, D] -> zero-padded [B, longest, …] and their lengths [B]."""
+    return pad_sequence(list(rows), batch_first=True), torch.tensor([len(row) for row in rows])
+
+
 class Speech(Dataset):
     """Utterances with their units; `cache` stands in for the audio where hidden states were kept."""
 
@@ -97,12 +102,12 @@ class Speech(Dataset):
         chosen = [self.utterances[index] for index, _ in items]
         targets = [torch.tensor(self.targets[index], dtype=torch.long) for index, _ in items]
         wav_BN = num_samples_B = hidden = lens_B = None
-        if self.cache is not None:
-            hidden = {layer: pad_sequence([h[layer] for _, h in items], batch_first=True) for layer in self.layers}
-            lens_B = torch.tensor([len(h[self.layers[0]]) for _, h in items])
+        if self.cache is None:
+            wav_BN, num_samples_B = pad_batch([wav for _, wav in items])
         else:
-            wav_BN = pad_sequence([wav for _, wav in items], batch_first=True)
-            num_samples_B = torch.tensor([len(wav) for _, wav in items])
+            padded = {layer: pad_batch([h[layer] for _, h in items]) for layer in self.layers}
+            hidden, lens_B = {layer: h for layer, (h, _) in padded.items()}, padded[self.layers[0]][1]
+        targets_BL, target_lens_B = pad_batch(targets)
         return Batch(
             ids=[u.id for u in chosen],
             texts=[u.text for u in chosen],
@@ -111,8 +116,8 @@ class Speech(Dataset):
             num_samples_B=num_samples_B,
             hidden=hidden,
             lens_B=lens_B,
-            targets_BL=pad_sequence(targets, batch_first=True),
-            target_lens_B=torch.tensor([len(t) for t in targets]),
+            targets_BL=targets_BL,
+            target_lens_B=target_lens_B,
         )
 
     def batches(self, order: list[list[int]], workers: int = 0) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
@@ -236,3 +237,12 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
             f"mend the paths, or {mend}, which drops them"
         )
     return len(spans)
+
+
+def digest(utterances: Iterable[Utterance], with_text: bool = True) -> str:
+    """16 hex digits that change when an utterance comes, goes, or changes its audio's place, its length or its text."""
+    whole = sha256()
+    for u in utterances:
+        text = u.text if with_text else None
+        whole.update(repr((u.id, u.source, u.start_s, u.end_s, round(u.duration_s, 3), text)).encode())
+    return whole.hexdigest()[:16]

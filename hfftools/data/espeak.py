@@ -1,6 +1,7 @@
 """Text in, speech out: the one door to eSpeak NG, whose library and voices come with the espeakng-loader wheel."""
 
 import ctypes
+import functools
 from dataclasses import dataclass
 
 import espeakng_loader
@@ -20,8 +21,9 @@ class Voice:
     range: int = 50
 
 
+@functools.cache  # the library holds one state a process
 class Espeak:
-    """The synthesiser; one a process. The same arguments give the same samples, whatever was spoken before."""
+    """The synthesiser. The same calls in the same order give, in a fresh process, the same samples."""
 
     def __init__(self):
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())

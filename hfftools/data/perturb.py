@@ -16,14 +16,16 @@ from hfftools.log import UserError, log, progress
 
 
 def speed(source: Path, out: Path, speeds: list[float]) -> int:
-    """Write `out` with every utterance of `source` at each of `speeds`; how many. Audio that is there already is kept.
+    """Write `out` with every utterance of `source` at each of `speeds`; how many. Newer copies are kept.
 
     UserError for a speed outside 0.5 to 2.
     """
     wrong = [s for s in speeds if not 0.5 <= s <= 2]
     if wrong or not speeds:
         raise UserError(f"--speeds: {wrong[0] if wrong else 'none given'}; speeds lie between 0.5 and 2")
-    jobs = [(utt, factor) for factor in sorted(set(speeds)) for utt in datadir.read(source)]
+    if out.resolve() == source.resolve():
+        raise UserError(f"{out}: copies would overwrite the set they are made from; name another folder")
+    jobs = [(utt, factor) for utt in datadir.read(source) for factor in sorted(set(speeds))]
     with ThreadPoolExecutor(2) as pool:
         copies = pool.map(lambda job: job[0] if job[1] == 1 else _copy(*job, out / "wav"), jobs)
         utterances = list(progress(copies, len(jobs), f"speeds of {source.name}"))
@@ -35,7 +37,8 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
 def _copy(utt: Utterance, factor: float, folder: Path) -> Utterance:
     prefix = f"sp{factor:g}-"
     path = folder / f"{prefix}{utt.id}.flac"
-    if not path.exists():
+    original = Path(utt.source)
+    if not (path.exists() and original.is_file() and path.stat().st_mtime > original.stat().st_mtime):
         samples = torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))
         audio.save(path, torchaudio.functional.resample(samples, round(1000 * factor), 1000).numpy())
     source, seconds = str(path.resolve()), audio.duration_s(str(path))

@@ -34,6 +34,7 @@ def prepare(corpus: str, source: Path | None, out: Path, limit: int | None = Non
         raise UserError(f"--source: where is {corpus}? Give the folder it was unpacked to")
     if source is not None and not source.is_dir():
         raise UserError(f"--source {source} is not a folder")
+    done_file.unlink(missing_ok=True)
     names = []
     for name, utterances in module.sets(source, out, limit).items():
         datadir.write(out / name, utterances)

@@ -63,6 +63,11 @@ class Units:
         """The text of any sequence of ids, its words parted by single spaces; blanks read as nothing."""
         return _single_spaced("".join(self._pieces[id] for id in ids))
 
+    @property
+    def digest(self) -> str:
+        """16 hex digits that tell these units from others."""
+        return sha256(self._listing().encode() + self._model).hexdigest()[:16]
+
     def unknown(self, text: str) -> list[str]:
         """The characters of `text` that the units do not cover, each once, in the order met."""
         return [character for character in dict.fromkeys(_single_spaced(text)) if character not in self._known]
@@ -87,12 +92,15 @@ def _single_spaced(text: str) -> str:
 
 
 def _symbol(piece: str, kind: str) -> str:
-    """A readable name. What cannot be seen is spelled <U+200D>; so is `<` inside a piece, or two names might agree."""
+    """A readable name, in which a character that cannot be seen is spelled <U+200D>.
+
+    No piece looks like that by itself: sentencepiece never joins marks, letters and digits.
+    """
     if piece == " ":
         return "<space>" if kind == "char" else _SPACE
     name = ""
     for c in piece:
-        hidden = not c.isprintable() or c.isspace() or c == _SPACE or (c == "<" and len(piece) > 1)
+        hidden = not c.isprintable() or c.isspace() or c == _SPACE
         name += _SPACE if c == " " else f"<U+{ord(c):04X}>" if hidden else c
     return name
 

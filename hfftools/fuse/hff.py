@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.log import UserError
+from hfftools.log import UserError, require
 from hfftools.nn.layer_sum import LayerSum
 from hfftools.nn.mask import valid_mask
 
@@ -30,6 +30,16 @@ class Config:
     join: str = "concat"  # concat (then Linear), add, or weighted (softmax)
     time_kernel: int = 0  # odd number of frames of a depthwise convolution in each node; 0: none
     residual: bool = True  # born as the weighted sum
+
+    def __post_init__(self):
+        require(
+            self.join in ("concat", "add", "weighted"), f"fuse.join: '{self.join}' is not one of concat, add, weighted"
+        )
+        require(self.group >= 2, f"fuse.group: {self.group} is below 2")
+        require(self.width >= 0, f"fuse.width: {self.width} is below 0")
+        require(
+            self.time_kernel == 0 or self.time_kernel % 2 == 1 and self.time_kernel > 0, "fuse.time_kernel: odd, or 0"
+        )
 
 
 class Join(nn.Module):
@@ -64,10 +74,6 @@ class Fuse(nn.Module):
 
     def __init__(self, layers: list[int], dim: int, config: Config):
         super().__init__()
-        if config.join not in ("concat", "add", "weighted"):
-            raise UserError(f"fuse.join: '{config.join}' is not one of concat, add, weighted")
-        if config.group < 2 or (config.time_kernel and config.time_kernel % 2 == 0):
-            raise UserError("fuse.group must be at least 2, fuse.time_kernel odd or 0")
         self.layers, self.group = list(layers), config.group
         self.out_dim = config.out_dim or dim
         if config.residual and self.out_dim != dim:

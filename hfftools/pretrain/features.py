@@ -21,6 +21,7 @@ class Corpus:
     frames: np.ndarray
     starts: np.ndarray  # first frame of each utterance
     lens: np.ndarray  # frames of each utterance
+    digest: str  # of the utterances
 
     def __len__(self) -> int:
         return len(self.lens)
@@ -37,19 +38,20 @@ class Corpus:
 def corpus(directories: list[str], folder: Path) -> Corpus:
     """The corpus of `directories`, computed into `folder` unless it is there already."""
     index_file, frames_file = folder / "index.json", folder / "mel.npy"
+    utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
+    digest = datadir.digest(utterances, with_text=False)
     if not index_file.exists():
-        _compute(directories, index_file, frames_file)
+        _compute(utterances, digest, index_file, frames_file)
     index = json.loads(index_file.read_text())
-    if index["data"] != list(directories):
-        raise UserError(f"{index_file} was made from {index['data']}, not {list(directories)}; use another folder")
+    if index["data"] != digest:
+        raise UserError(f"{folder} holds the log-mel of other utterances than {list(directories)}; use another folder")
     lens = np.array(index["lens"])
-    return Corpus(np.load(frames_file, mmap_mode="r"), np.concatenate([[0], np.cumsum(lens)[:-1]]), lens)
+    return Corpus(np.load(frames_file, mmap_mode="r"), np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digest)
 
 
 @torch.no_grad()
-def _compute(directories: list[str], index_file: Path, frames_file: Path) -> None:
+def _compute(utterances: list[datadir.Utterance], digest: str, index_file: Path, frames_file: Path) -> None:
     logmel = LogMel()
-    utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
 
     def mel(utt: datadir.Utterance) -> np.ndarray:
         wav_BN = torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))[None]
@@ -59,4 +61,4 @@ def _compute(directories: list[str], index_file: Path, frames_file: Path) -> Non
         chunks = list(progress(pool.map(mel, utterances), len(utterances), "log-mel"))
     with write_aside(frames_file) as aside, open(aside, "wb") as file:
         np.save(file, np.concatenate(chunks))
-    write_json(index_file, {"data": list(directories), "lens": [len(c) for c in chunks]})
+    write_json(index_file, {"data": digest, "lens": [len(c) for c in chunks]})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hfftools.log import log, progress
 from hfftools.pretrain.features import Corpus
-from hfftools.upstream.names import load_conformer
+from hfftools.upstream.names import check_layers, load_conformer
 
 
 @dataclass
@@ -55,6 +55,7 @@ def _views(corpus: Corpus, config: Config, what: str) -> Iterator[np.ndarray]:
         yield from (mfcc(torch.from_numpy(corpus.mel(i))).numpy() for i in indices)
         return
     encoder = load_conformer(config.source).eval()
+    check_layers(encoder, [config.layer])
     with torch.inference_mode():
         for i in indices:
             mel_BTM = torch.from_numpy(corpus.mel(i))[None]

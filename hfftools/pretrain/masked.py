@@ -4,6 +4,7 @@ HuBERT's loss (arXiv:2106.07447, eq. 3): alpha times the cross entropy of the ta
 that at the others. It stops and goes on by the same command; crops and masks follow from (seed, step).
 """
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import plugin, resolve, save_config
-from hfftools.expdir import append_json_line, read_json_lines, write_aside
-from hfftools.log import UserError, log, progress
+from hfftools.config import compare_config, plugin, resolve, save_config
+from hfftools.expdir import (
+    ExpDir,
+    append_json_line,
+    check_inputs,
+    read_json_lines,
+    write_aside,
+    write_json,
+    write_text,
+)
+from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
 from hfftools.pretrain.features import Corpus, corpus
+from hfftools.train.checkpoint import read_state
+from hfftools.train.optim import Group, shape
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 from hfftools.upstream.names import load_conformer
 
@@ -46,6 +57,14 @@ class Config:
     threads: int = 0  # 0: as many as torch finds
     log_steps: int = 50
     save_steps: int = 250
+
+    def __post_init__(self):
+        for name in ("steps", "mask_frames", "log_steps", "save_steps"):
+            require(getattr(self, name) >= 1, f"{name}: {getattr(self, name)} is below 1")
+        for name in ("lr", "clip", "batch_seconds", "crop_seconds"):
+            require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not above 0")
+        for name in ("mask_prob", "alpha", "warmup"):
+            require(0 <= getattr(self, name) <= 1, f"{name}: {getattr(self, name)} is not from 0 to 1")
 
 
 def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
@@ -80,25 +99,27 @@ def _span_mask(lens_B: Tensor, max_len: int, config: Config, rng: np.random.Gene
 class _Task:
     """The corpus, its targets and the model: a step's loss from a batch of utterance numbers."""
 
-    def __init__(self, config: Config, folder: Path):
+    def __init__(self, config: Config, exp: ExpDir):
         self.config = config
-        self.corpus: Corpus = corpus(
-            list(config.data), Path(config.features) if config.features else folder / "features"
-        )
-        targets_file = folder / "targets.npz"
+        self.corpus: Corpus = corpus(list(config.data), Path(config.features or exp.root / "features"))
+        check_inputs(exp.inputs, {"data": self.corpus.digest})
         module = plugin("pretrain", config.targets.name)
-        if not targets_file.exists():
+        if not exp.targets.exists():
             targets, classes = module.compute(self.corpus, config.targets, config.seed)
-            with write_aside(targets_file) as aside, open(aside, "wb") as file:
+            with write_aside(exp.targets) as aside, open(aside, "wb") as file:
                 np.savez(file, targets=targets, classes=classes)
-        stored = np.load(targets_file)
+        stored = np.load(exp.targets)
         self.targets, self.classes = stored["targets"], int(stored["classes"])
         sub_lens = np.maximum(0, ((self.corpus.lens - 3) // 2 + 1 - 3) // 2 + 1)
+        if len(self.targets) != sub_lens.sum():
+            raise UserError(f"{exp.targets} belongs to other data; remove {exp.root} and begin again")
         self.target_starts = np.concatenate([[0], np.cumsum(sub_lens)[:-1]])
         torch.manual_seed(config.seed)
         self.model = ConformerUpstream(EncoderConfig(**config.encoder))
         if config.init:
-            self.model.load_state_dict(load_conformer(config.init).state_dict())
+            first = load_conformer(config.init)
+            require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")
+            self.model.load_state_dict(first.state_dict())
         self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)
 
     def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, float, float]:
@@ -132,24 +153,28 @@ class _Task:
 def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     """Run or go on with the pre-training in `folder`; the path of its encoder.safetensors."""
     config: Config = resolve(Config, sources, overrides, {"targets": "pretrain"})
-    if not config.data:
-        raise UserError("data: name at least one data directory, as in 'data=[data/train]'")
-    save_config(config, folder / "config.yaml", may_differ=("threads", "log_steps", "save_steps"))
+    require(bool(config.data), "data: name at least one data directory, as in 'data=[data/train]'")
+    exp = ExpDir(folder)
+    compare_config(config, exp.config, may_differ=("threads", "log_steps", "save_steps"))
     if config.threads:
         torch.set_num_threads(config.threads)
-    task, state_file, out = _Task(config, folder), folder / "state.pt", folder / "encoder.safetensors"
+    with exp.alone():
+        _pretrain(exp, config)
+    return exp.encoder
+
+
+def _pretrain(exp: ExpDir, config: Any) -> None:
+    task = _Task(config, exp)
+    save_config(config, exp.config)
+    write_json(exp.inputs, {"data": task.corpus.digest})
+    setup_logging(exp.log)
     modules = nn.ModuleDict({"encoder": task.model, "head": task.head})
     optimizer = torch.optim.AdamW(modules.parameters(), config.lr, (0.9, 0.98), weight_decay=config.weight_decay)
-    warmup = max(1, int(config.warmup * config.steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda s: min(
-            (s + 1) / warmup, 0.5 * (1 + np.cos(np.pi * min(1, max(0, s - warmup) / (config.steps - warmup))))
-        ),
-    )
+    rise = shape(Group(schedule="cosine", warmup=config.warmup), config.steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rise)
     step = epoch = position = 0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+    if exp.state.exists():
+        state = read_state(exp.state)
         modules.load_state_dict(state["modules"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
@@ -159,17 +184,16 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
         f"{len(task.corpus)} utterances, {task.corpus.hours:.2f} h; {task.classes} targets x {task.targets.shape[1]}"
     )
 
+    history = [record for record in read_json_lines(exp.history) if record["step"] <= step]
+    write_text(exp.history, "".join(json.dumps(record) + "\n" for record in history))
+
     def keep() -> None:
-        with write_aside(state_file) as aside:
+        card = {"steps": step, "hours": round(task.corpus.hours, 2), "last": history[-1] if history else {}}
+        save(task.model, exp.encoder, card)
+        with write_aside(exp.state) as aside:
             parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule}
             numbers = {"step": step, "epoch": epoch, "position": position}
             torch.save({**{k: v.state_dict() for k, v in parts.items()}, **numbers}, aside)
-        records = read_json_lines(folder / "history.jsonl")
-        save(
-            task.model,
-            out,
-            {"steps": step, "hours": round(task.corpus.hours, 2), "last": records[-1] if records else {}},
-        )
 
     modules.train()
     sums, since = np.zeros(4), time.monotonic()
@@ -183,7 +207,7 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
         torch.manual_seed(config.seed + step)
         loss, accuracy, seconds = task.loss(batches[position], step)
         if not torch.isfinite(loss):
-            raise UserError(f"{folder}: the loss is {loss.item()} at step {step}; lower lr (now {config.lr})")
+            raise UserError(f"{exp.root}: the loss is {loss.item()} at step {step}; lower lr (now {config.lr})")
         loss.backward()
         nn.utils.clip_grad_norm_(modules.parameters(), config.clip)
         optimizer.step()
@@ -198,10 +222,10 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
                 "step": step, "epoch": epoch, "loss": round(sums[0] / sums[3], 4), "accuracy": round(sums[1] / sums[3], 4),
                 "lr": schedule.get_last_lr()[0], "audio_seconds_per_second": round(sums[2] / (now - since), 1),
             }  # fmt: skip
-            append_json_line(folder / "history.jsonl", record)
+            history.append(record)
+            append_json_line(exp.history, record)
             bar.set_postfix_str(f"loss {record['loss']:.3f} acc {record['accuracy']:.3f}", refresh=False)
             sums, since = np.zeros(4), now
         if step % config.save_steps == 0 or step == config.steps:
             keep()
     bar.close()
-    return out

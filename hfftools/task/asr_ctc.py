@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
 from hfftools.decode.greedy import greedy
-from hfftools.log import UserError
+from hfftools.log import require
+from hfftools.nn.ctc import ctc_loss
 from hfftools.nn.heads import BlstmHead, ConformerHead, LinearHead
 
 HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
@@ -23,6 +24,15 @@ class Config:
     head_layers: int = 2
     dropout: float = 0.1
 
+    def __post_init__(self):
+        require(self.head in HEADS, f"task.head: '{self.head}' is not one of {', '.join(HEADS)}")
+        require(self.head_layers >= 1, f"task.head_layers: {self.head_layers} is below 1")
+        require(self.head_dim >= 1, f"task.head_dim: {self.head_dim} is below 1")
+        require(
+            self.head != "conformer" or self.head_dim % 4 == 0, f"task.head_dim: {self.head_dim} is no multiple of 4"
+        )
+        require(0 <= self.dropout < 1, f"task.dropout: {self.dropout} is not from 0 to below 1")
+
 
 class Task(nn.Module):
     """A head over the fused stream and its CTC loss; the best checkpoint is the one of the lowest WER."""
@@ -31,8 +41,6 @@ class Task(nn.Module):
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
-        if config.head not in HEADS:
-            raise UserError(f"task.head: '{config.head}' is not one of {', '.join(HEADS)}")
         self.units = units
         self.head = HEADS[config.head](in_dim, len(units), config.head_dim, config.head_layers, config.dropout)
 
@@ -43,16 +51,9 @@ class Task(nn.Module):
     def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
         """Negative log likelihood [B] of each utterance's units."""
         x_BTF, lens_B = encode(batch)
-        log_probs_TBU = self.log_probs(x_BTF, lens_B).transpose(0, 1)
-        return nn.functional.ctc_loss(
-            log_probs_TBU, batch.targets_BL, lens_B, batch.target_lens_B, reduction="none", zero_infinity=False
-        )
+        return ctc_loss(self.log_probs(x_BTF, lens_B), lens_B, batch.targets_BL, batch.target_lens_B)
 
     @torch.no_grad()
     def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
         """The text of the best path of each utterance."""
         return [self.units.decode(ids) for ids in greedy(self.log_probs(x_BTF, lens_B), lens_B)]
-
-    def frames_needed(self, ids: list[int]) -> int:
-        """Frames that CTC needs at least: one a label, and a blank between equal neighbours."""
-        return len(ids) + sum(a == b for a, b in zip(ids, ids[1:], strict=False))

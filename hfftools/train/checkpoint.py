@@ -63,3 +63,12 @@ def digest(path: Path) -> str:
     if not path.exists():
         raise UserError(f"{path} does not exist; run hff-train {path.parent.parent} to the end")
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def read_state(path: Path) -> dict:
+    """What torch.save wrote to go on from; UserError where it is damaged."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); remove it to begin again") from None

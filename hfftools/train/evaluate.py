@@ -8,22 +8,20 @@ from hfftools.model import Model
 
 
 @torch.no_grad()
-def transcribe(model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str) -> dict[str, str]:
-    """{utterance: hypothesis}, in length-sorted batches."""
+def transcribe(
+    model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, with_loss: bool = False
+) -> tuple[dict[str, str], float]:
+    """{utterance: hypothesis}, in length-sorted batches, and the mean of the finite losses, NaN unless asked for."""
     model.eval()
-    hypotheses = {}
-    order = plan(data.durations_s, batch_seconds)
+    hypotheses, losses = {}, []
     bar = progress(None, len(data), what)
-    for batch in data.batches(order):
-        hypotheses |= dict(zip(batch.ids, model.decode(batch.to(device)), strict=True))
+    for batch in data.batches(plan(data.durations_s, batch_seconds)):
+        batch = batch.to(device)
+        encoded = model.encode(batch)
+        hypotheses |= dict(zip(batch.ids, model.task.decode(*encoded), strict=True))
+        if with_loss:
+            losses.append(model.task.loss(lambda _, encoded=encoded: encoded, batch).cpu())
         bar.update(len(batch.ids))
     bar.close()
-    return hypotheses
-
-
-@torch.no_grad()
-def mean_loss(model: Model, data: Speech, batch_seconds: float, device: torch.device) -> float:
-    """The task's loss, averaged over utterances."""
-    model.eval()
-    losses = [model.loss(b.to(device)).cpu() for b in data.batches(plan(data.durations_s, batch_seconds))]
-    return torch.cat(losses).mean().item()
+    all_losses = torch.cat(losses) if losses else torch.tensor([])
+    return hypotheses, all_losses[torch.isfinite(all_losses)].mean().item()

@@ -11,17 +11,18 @@ from hfftools.config import resolve
 from hfftools.data import datadir
 from hfftools.data.ark import HiddenCache
 from hfftools.data.batch import Speech
+from hfftools.data.datadir import Utterance
 from hfftools.data.units import Units
 from hfftools.data.units import load as load_units
 from hfftools.expdir import ExpDir
-from hfftools.log import UserError, log
+from hfftools.log import UserError, log, require
 from hfftools.model import ROOMS
 from hfftools.model import Config as ModelConfig
 from hfftools.model import Model
+from hfftools.nn.ctc import frames_needed
 from hfftools.train.loop import Config as LoopConfig
 from hfftools.train.optim import Config as OptimConfig
-
-MANY_TOO_LONG = 0.1  # share of utterances with more labels than frames at which training is refused
+from hfftools.upstream.base import Upstream
 
 
 @dataclass
@@ -36,6 +37,10 @@ class DataConfig:
     batch_seconds: float = 120.0  # count times longest utterance
     workers: int = 1  # processes that load audio
 
+    def __post_init__(self):
+        require(self.batch_seconds > 0, f"data.batch_seconds: {self.batch_seconds} is not above 0")
+        require(self.workers >= 0, f"data.workers: {self.workers} is below 0")
+
 
 @dataclass
 class Config(ModelConfig):
@@ -47,6 +52,11 @@ class Config(ModelConfig):
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self):
+        require(self.seed >= 0, f"seed: {self.seed} is below 0")
+
+
+MANY_TOO_LONG = 0.1  # share of utterances with more labels than frames at which training is refused
 
 # What may change from one call to the next, since it changes nothing that is learned.
 HARMLESS = ("device", "data.workers", "data.test", "train.save_minutes")
@@ -58,7 +68,11 @@ def configure(sources: list[Path], overrides: list[str]) -> Any:
 
 
 def read_config(exp: ExpDir, overrides: list[str]) -> Any:
-    """The frozen configuration of an experiment, `overrides` (such as device=cpu) over it."""
+    """The frozen configuration of an experiment, `overrides` over it; UserError for one that could change a result."""
+    free = (*HARMLESS, "data.features", "data.batch_seconds")
+    for word in overrides:
+        if word.partition("=")[0] not in free:
+            raise UserError(f"'{word}': after training only {', '.join(free)} can be chosen")
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
     return configure([exp.config], overrides)
@@ -74,59 +88,75 @@ def device_of(wanted: str) -> torch.device:
 
 
 def experiment_units(exp: ExpDir, config: Any) -> Units:
-    """The experiment's own units, copied from data.units when it begins."""
+    """The experiment's own copy of its units, or data.units where it has none yet."""
+    return load_units(exp.units if exp.units.exists() else Path(config.data.units))
+
+
+def keep_units(exp: ExpDir, config: Any) -> None:
+    """Copy data.units into the experiment, unless that was done before."""
     if not exp.units.exists():
-        source = Path(config.data.units)
-        load_units(source)  # refuses what is not whole
-        aside = exp.units.with_name(".units.tmp")
+        aside = exp.units.with_name(".units")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(source, aside)
+        shutil.copytree(config.data.units, aside)
         aside.rename(exp.units)
-    return load_units(exp.units)
+
+
+def open_cache(features: str, directory: str, utterances: list[Utterance]) -> tuple[HiddenCache, str]:
+    """The cache of a data directory's hidden states, and the digest that it should have been made from."""
+    return HiddenCache(features, Path(directory).name), datadir.digest(utterances, with_text=False)
 
 
 def speech(config: Any, directory: str, units: Units, model: Model) -> Speech:
     """The utterances of a data directory, read from the cache of hidden states where it has all of them."""
     utterances = datadir.read(directory, need_text=False)
-    cache = HiddenCache(config.data.features, Path(directory).name) if config.data.features else None
-    if cache is not None and not cache.matches(model.upstream.hash, model.layers, [u.id for u in utterances]):
-        log.info(f"{cache.folder} does not hold {directory}: running the upstream")
-        cache = None
+    cache = None
+    if config.data.features:
+        cache, digest = open_cache(config.data.features, directory, utterances)
+        if not cache.matches(model.upstream.hash, model.layers, digest):
+            log.info(f"{cache.folder} does not hold {directory}: running the upstream")
+            cache = None
     return Speech(utterances, units, cache, model.layers)
 
 
-def trainable_speech(config: Any, directory: str, units: Units, model: Model) -> Speech:
-    """The same for training: unknown symbols and labels longer than frames are named; the latter are left out."""
+def learnable(
+    directory: str, units: Units, upstream: Upstream, layers: list[int], features: str, train: bool
+) -> Speech:
+    """Transcribed speech to learn from or, where `train` is false, to choose by; from the cache `features` if one is named.
+
+    For training, symbols that the units lack are refused, and utterances with more labels than frames named and left out.
+    """
     utterances = datadir.read(directory)
+    cache = None
+    if features:
+        cache, digest = open_cache(features, directory, utterances)
+        cache.check(upstream.hash, layers, digest)
+    if train:
+        _refuse_unknown(directory, utterances, units)
+        utterances = _long_enough(directory, utterances, units, upstream)
+    return Speech(utterances, units, cache, layers)
+
+
+def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -> None:
     unknown = {u.id: symbols for u in utterances if (symbols := units.unknown(u.text))}
     if unknown:
         utt, symbols = next(iter(unknown.items()))
         raise UserError(
-            f"{directory}/text: {len(unknown)} utterances have symbols that {config.data.units} lacks, first {utt}: "
-            f"{' '.join(repr(s) for s in symbols)}; train the units on this text, or normalise it"
+            f"{directory}/text: {len(unknown)} utterances have symbols that the units lack, first {utt}: "
+            f"{' '.join(repr(s) for s in symbols)}; make the units from this text, or normalise it"
         )
-    cache = None
-    if config.data.features:
-        if model.upstream_trains:
-            raise UserError(
-                f"data.features: tune '{config.tune.name}' changes the upstream, so its states cannot be cached"
-            )
-        cache = HiddenCache(config.data.features, Path(directory).name)
-        cache.check(model.upstream.hash, model.layers, [u.id for u in utterances])
-    data = Speech(utterances, units, cache, model.layers)
-    samples = torch.tensor([round(d * 16000) for d in data.durations_s])
-    frames = model.upstream.out_lens(samples).tolist()
-    needed = [model.task.frames_needed(ids) for ids in data.targets]
-    too_long = [i for i, (f, n) in enumerate(zip(frames, needed, strict=True)) if n > f]
-    for i in too_long[:10]:
-        log.warning(
-            f"{directory}: {data.utterances[i].id} needs {needed[i]} frames for its labels, has {frames[i]}; left out"
-        )
-    if len(too_long) > MANY_TOO_LONG * len(frames):
+
+
+def _long_enough(directory: str, utterances: list[Utterance], units: Units, upstream: Upstream) -> list[Utterance]:
+    frames = upstream.out_lens(torch.tensor([round(u.duration_s * 16000) for u in utterances])).tolist()
+    needed = [frames_needed(units.encode(u.text)) for u in utterances]
+    too_long = {u.id: (n, f) for u, n, f in zip(utterances, needed, frames, strict=True) if n > f}
+    for utt, (n, f) in list(too_long.items())[:10]:
+        log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}; left out")
+    if len(too_long) > MANY_TOO_LONG * len(utterances):
         raise UserError(
-            f"{directory}: {len(too_long)} of {len(frames)} utterances have more labels than frames, first "
-            f"{data.utterances[too_long[0]].id}; use larger units (hff-units --kind bpe) or an upstream of a higher frame rate"
+            f"{directory}: {len(too_long)} of {len(utterances)} utterances have more labels than frames, first "
+            f"{next(iter(too_long))}; use larger units (hff-units --kind bpe) or an upstream with more frames/s"
         )
-    gone = set(too_long)
-    kept = [u for i, u in enumerate(data.utterances) if i not in gone]
-    return Speech(kept, units, cache, model.layers)
+    if too_long:
+        log.warning(f"{directory}: {len(too_long)} of {len(utterances)} utterances left out: more labels than frames")
+    return [u for u in utterances if u.id not in too_long]

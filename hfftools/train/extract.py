@@ -31,6 +31,9 @@ def verify(upstream: Upstream, data: Speech) -> None:
         for row, index in enumerate(order):
             alone = data.collate([data[index]])
             single, len_1 = upstream(alone.wav_BN, alone.num_samples_B, layers)
+            if len_1[0] == 0:
+                log.warning(f"{upstream.name}: {alone.ids[0]} is too short for a single frame")
+                continue
             for layer in layers:
                 a_TD, b_TD = single[layer][0, : len_1[0]], batched[layer][row, : lens_B[row]]
                 if not torch.isfinite(a_TD).all():
@@ -73,8 +76,11 @@ def extract(
     """Load and verify upstream `name` on the first directory; with `out`, cache its `layers` for each directory."""
     upstream = load_upstream(name).eval()
     upstream.requires_grad_(False)
-    chosen = choose_layers(layers, upstream)
-    for number, directory in enumerate(directories):
+    chosen = choose_layers(layers, upstream, "--layers")
+    names = [Path(directory).name for directory in dict.fromkeys(directories)]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise UserError(f"two data directories are called {twice[0]}; a cache holds one folder a name")
+    for number, directory in enumerate(dict.fromkeys(directories)):
         utterances = datadir.read(directory, need_text=False)
         data = Speech(utterances, None)
         if number == 0:
@@ -82,10 +88,10 @@ def extract(
         if out is None:
             continue
         cache = HiddenCache(out, Path(directory).name)
-        if cache.matches(upstream.hash, chosen, [u.id for u in utterances]):
+        digest = datadir.digest(utterances, with_text=False)
+        if cache.matches(upstream.hash, chosen, digest):
             log.info(f"{cache.folder} is there already")
             continue
-        frames = cache.write(
-            _states(upstream.to(device), data, chosen, batch_seconds, device), chosen, name, upstream.hash
-        )
+        states = _states(upstream.to(device), data, chosen, batch_seconds, device)
+        frames = cache.write(states, chosen, name, upstream.hash, digest)
         log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")

@@ -1,7 +1,8 @@
 """The training loop: a model, its data and an experiment's folder in, checkpoints, history and resources out.
 
 It stops at any moment and goes on by the same command, with the same weights in the end: the state holds parameters,
-optimizer and position, and all randomness follows from (seed, epoch, batch) and (seed, epoch, utterance).
+optimizer and position, and all randomness follows from (seed, epoch, batch) and (seed, epoch, utterance). On a GPU the
+weights are the same up to the order in which its kernels add, which torch leaves open for the CTC loss.
 """
 
 import json
@@ -15,10 +16,11 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from hfftools import score
-from hfftools.data.batch import Speech, plan
+from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir, write_aside, write_text
-from hfftools.log import UserError, log, progress
+from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
+from hfftools.nn.ctc import frames_needed
 from hfftools.train import checkpoint, evaluate, optim
 from hfftools.train.ledger import Ledger
 
@@ -34,6 +36,12 @@ class Config:
     patience: int = 0  # epochs without a better dev WER after which to stop; 0: never
     blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
     save_minutes: float = 5.0  # between saves within an epoch; 0: after each step
+
+    def __post_init__(self):
+        for name in ("epochs", "accumulate", "average"):
+            require(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is below 1")
+        for name in ("patience", "blank_epochs", "save_minutes"):
+            require(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is below 0")
 
 
 class Loop:
@@ -56,12 +64,7 @@ class Loop:
         return plan(self.train_data.durations_s, data.batch_seconds, self.config.seed, epoch)
 
     def _restore(self) -> dict:
-        try:
-            state = torch.load(self.exp.state, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise UserError(
-                f"{self.exp.state} cannot be read ({error}); remove {self.exp.root} and train again"
-            ) from None
+        state = checkpoint.read_state(self.exp.state)
         if state["upstream_hash"] != self.model.upstream.hash:
             raise UserError(f"{self.exp.state}: the upstream's weights changed since; use another folder")
         self.model.load_trained(state["trained"], str(self.exp.state))
@@ -90,6 +93,7 @@ class Loop:
     def run(self) -> dict:
         """Train to the end, average the best epochs into the final checkpoint; the resources used."""
         last_save = time.monotonic()
+        self._check_blank()
         while self.epoch < self.config.train.epochs and not self._out_of_patience():
             order = self._plan(self.epoch)
             bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
@@ -115,14 +119,13 @@ class Loop:
     def _step(self, batches: list) -> None:
         start = time.monotonic()
         count = sum(len(batch.ids) for batch in batches)
-        norm = 0.0
         for offset, batch in enumerate(batches):
             torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
             seeds = batch.random_seeds(self.config.seed, self.epoch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
                 loss_B = self.model.loss(batch.to(self.device), seeds)
             loss = loss_B.sum()
-            self._check_finite(loss, loss_B, batch)
+            self._check_finite(loss_B, batch)
             (loss / count).backward()
             self.sums["loss"] += loss.item()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -138,24 +141,26 @@ class Loop:
             self.sums[key] += value
         self.sums["audio"] += sum(batch.seconds for batch in batches)
 
-    def _check_finite(self, loss: torch.Tensor, loss_B: torch.Tensor, batch: Any) -> None:
-        if not torch.isfinite(loss):
-            first = batch.ids[int((~torch.isfinite(loss_B)).nonzero()[0])]
-            raise UserError(
-                f"{self.exp.root}: the loss of utterance {first} is {loss.item()} in epoch {self.epoch + 1}; {_ADVICE}"
-            )
+    def _check_finite(self, loss_B: torch.Tensor, batch: Batch) -> None:
+        if torch.isfinite(loss_B).all():
+            return
+        row = int((~torch.isfinite(loss_B)).nonzero()[0])
+        lens_B = batch.lens_B if batch.lens_B is not None else self.model.upstream.out_lens(batch.num_samples_B)
+        frames, needed = int(lens_B[row]), frames_needed(batch.targets_BL[row, : batch.target_lens_B[row]].tolist())
+        why = f"its loss is {loss_B[row].item()} in epoch {self.epoch + 1}; {_ADVICE}"
+        if needed > frames:
+            why = f"its labels need {needed} frames, its audio has {frames}; mend its utt2dur or drop it"
+        raise UserError(f"{self.exp.root}: utterance {batch.ids[row]}: {why}")
 
     def _end_epoch(self) -> None:
         sums, self.epoch, self.position = self.sums, self.epoch + 1, 0
-        hypotheses = evaluate.transcribe(self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev")
-        references = {u.id: u.text for u in self.dev_data.utterances}
-        wer = score.wer([references[u] for u in references], [hypotheses[u] for u in references])
+        wer, dev_loss, empty = self._dev()
         record = {
             "epoch": self.epoch,
             "loss": sums["loss"] / sums["utterances"],
-            "dev_loss": evaluate.mean_loss(self.model, self.dev_data, self.config.data.batch_seconds, self.device),
+            "dev_loss": dev_loss,
             "dev_wer": wer,
-            "empty": sum(not h for h in hypotheses.values()) / len(hypotheses),
+            "empty": empty,
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "lr": {
                 g["name"]: lr for g, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True)
@@ -178,6 +183,15 @@ class Loop:
             if old not in self._best():
                 old.unlink()
         self._check_blank()
+
+    def _dev(self) -> tuple[float, float, float]:
+        """Error rate of the dev set, its mean loss, and the share of empty hypotheses."""
+        hypotheses, loss = evaluate.transcribe(
+            self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev", with_loss=True
+        )
+        pairs = [(u.text, hypotheses[u.id]) for u in self.dev_data.utterances]
+        rate = getattr(score, self.model.task.metric)(*zip(*pairs, strict=True))
+        return rate, loss, sum(not h for _, h in pairs) / len(pairs)
 
     def _best(self) -> list[Path]:
         """Checkpoints of the epochs of lowest dev WER, then dev loss; the best one first."""
@@ -209,10 +223,7 @@ class Loop:
     def _finish(self) -> dict:
         self.board.close()
         self.model.load_trained(checkpoint.average(self._best()), "the average of the best epochs")
-        hypotheses = evaluate.transcribe(self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev")
-        wer = score.wer(
-            [u.text for u in self.dev_data.utterances], [hypotheses[u.id] for u in self.dev_data.utterances]
-        )
+        wer, _, _ = self._dev()
         epochs = sorted(int(path.stem.split("_")[1]) for path in self._best())
         log.info(f"average of epochs {epochs}: dev WER {100 * wer:.2f} %")
         self.final_facts = {"epochs": epochs, "dev_wer": wer}

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from hfftools.log import UserError
+from hfftools.log import UserError, require
 from hfftools.model import Model
+
+SCHEDULES = ("constant", "linear", "cosine", "tri_stage")
 
 
 @dataclass
@@ -20,6 +22,11 @@ class Group:
     warmup: float = 0.1  # share of the steps that rise linearly
     hold: float = 0.4  # tri_stage: share of the steps at the peak, before an exponential decay to 5 %
 
+    def __post_init__(self):
+        require(self.lr > 0, f"optim: lr {self.lr} is not above 0")
+        require(self.schedule in SCHEDULES, f"optim: schedule '{self.schedule}' is not one of {', '.join(SCHEDULES)}")
+        require(0 <= self.warmup <= 1 and 0 <= self.hold <= 1, "optim: warmup and hold are shares of the steps, 0 to 1")
+
 
 @dataclass
 class Config:
@@ -30,6 +37,10 @@ class Config:
     head: Group = field(default_factory=Group)
     weight_decay: float = 0.01
     clip: float = 5.0  # largest norm of the gradient
+
+    def __post_init__(self):
+        require(self.clip > 0, f"optim.clip: {self.clip} is not above 0")
+        require(self.weight_decay >= 0, f"optim.weight_decay: {self.weight_decay} is below 0")
 
 
 def _decay(group: Any, rest: float) -> float:
@@ -45,9 +56,7 @@ def _decay(group: Any, rest: float) -> float:
 
 
 def shape(group: Any, steps: int) -> Callable[[int], float]:
-    """Step number -> share of the peak learning rate; UserError for an unknown schedule."""
-    if group.schedule not in ("constant", "linear", "cosine", "tri_stage"):
-        raise UserError(f"optim: schedule '{group.schedule}' is not one of constant, linear, cosine, tri_stage")
+    """Step number -> share of the peak learning rate."""
     warmup = max(1, round(group.warmup * steps))
     return lambda step: min(1.0, (step + 1) / warmup) * _decay(
         group, min(1.0, max(0, step - warmup) / max(1, steps - warmup))

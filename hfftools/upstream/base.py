@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 
@@ -41,19 +40,3 @@ class Upstream(nn.Module):
     def blocks(self) -> nn.ModuleList:
         """The L blocks, lowest first: where a tune method grafts its parts."""
         raise NotImplementedError
-
-
-def freeze(module: nn.Module) -> nn.Module:
-    """Stop gradients and put every module in eval mode, for good: train() on a parent leaves it there."""
-    module.requires_grad_(False)
-    for part in module.modules():
-        part.eval()
-        part.train = lambda mode=True, part=part: part  # type: ignore[method-assign]
-    return module
-
-
-@torch.no_grad()
-def pad_batch(wavs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Waveforms [N_i] -> padded [B, N] and lengths [B]."""
-    lens_B = torch.tensor([len(w) for w in wavs])
-    return nn.utils.rnn.pad_sequence(list(wavs), batch_first=True), lens_B

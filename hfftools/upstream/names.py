@@ -48,6 +48,12 @@ def load_upstream(name: str) -> Upstream:
     return s3prl.load(name)
 
 
+def short_name(name: str) -> str:
+    """An upstream's name fit for a folder's: `exp/mine/encoder.safetensors` is mine."""
+    path = Path(name.rpartition(":")[2])
+    return path.parent.name if path.name == "encoder.safetensors" else path.stem
+
+
 def _mend_path(path: Path) -> str:
     if not path.exists():
         return "no such file or folder"

@@ -9,6 +9,10 @@ from hfftools.analysis.probe import probe
 from hfftools.log import UserError
 
 
+def rows(folder, options):
+    return json.loads(probe(folder, [], options).probe.read_text())["layers"]
+
+
 @pytest.fixture
 def probing(corpus, encoder):
     sets = [f"{name}={corpus}/{name}" for name in ("train", "dev", "units")]
@@ -16,26 +20,26 @@ def probing(corpus, encoder):
 
 
 def test_a_layer_probed_with_others_is_as_one_probed_alone(probing, tmp_path):
-    together = probe(tmp_path / "all", [], probing)
+    together = rows(tmp_path / "all", probing)
     assert [row["layer"] for row in together] == [0, 1, 2, 3]
-    alone = probe(tmp_path / "one", [], [*probing, "layers=[2]"])
+    alone = rows(tmp_path / "one", [*probing, "layers=[2]"])
     assert alone[0] == together[2]
-    one = torch.load(tmp_path / "one" / "state.pt")["probes"]["heads"][2]
-    four = torch.load(tmp_path / "all" / "state.pt")["probes"]["heads"][2]
+    one = torch.load(tmp_path / "one" / "checkpoints" / "state.pt")["probes"]["heads"][2]
+    four = torch.load(tmp_path / "all" / "checkpoints" / "state.pt")["probes"]["heads"][2]
     assert all(torch.equal(one[k], four[k]) for k in one)
     assert (tmp_path / "all" / "layers.png").stat().st_size > 1000
     assert len((tmp_path / "all" / "table.txt").read_text().splitlines()) == 7
 
 
 def test_an_interrupted_probe_goes_on_to_the_same_weights(probing, tmp_path, monkeypatch):
-    whole = probe(tmp_path / "whole", [], probing)
+    whole = rows(tmp_path / "whole", probing)
     import hfftools.analysis.probe as module
 
     real, calls = module.write_aside, []
 
     def stop_after_one(path):
         if len(calls) == 1:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # at the end of the second epoch
         calls.append(path)
         return real(path)
 
@@ -43,16 +47,16 @@ def test_an_interrupted_probe_goes_on_to_the_same_weights(probing, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         probe(tmp_path / "cut", [], probing)
     monkeypatch.undo()
-    assert torch.load(tmp_path / "cut" / "state.pt")["epoch"] == 1
-    assert probe(tmp_path / "cut", [], probing) == whole
-    a, b = (torch.load(tmp_path / n / "state.pt")["probes"]["heads"] for n in ("whole", "cut"))
+    assert torch.load(tmp_path / "cut" / "checkpoints" / "state.pt")["epoch"] == 1
+    assert rows(tmp_path / "cut", probing) == whole
+    a, b = (torch.load(tmp_path / n / "checkpoints" / "state.pt")["probes"]["heads"] for n in ("whole", "cut"))
     assert all(torch.equal(a[layer][k], b[layer][k]) for layer in a for k in a[layer])
 
 
 def test_a_layer_that_diverges_spoils_no_other(probing, tmp_path, monkeypatch):
     import hfftools.analysis.probe as module
 
-    healthy = probe(tmp_path / "healthy", [], probing)
+    healthy = rows(tmp_path / "healthy", probing)
     load = module.load_upstream
 
     def poisoned(name):
@@ -67,9 +71,9 @@ def test_a_layer_that_diverges_spoils_no_other(probing, tmp_path, monkeypatch):
         return upstream
 
     monkeypatch.setattr(module, "load_upstream", poisoned)
-    rows = probe(tmp_path / "sick", [], probing)
-    assert [row["diverged"] for row in rows] == [False, True, False, False]
-    assert [r for r in rows if not r["diverged"]] == [r for r in healthy if r["layer"] != 1]
+    sick = rows(tmp_path / "sick", probing)
+    assert [row["diverged"] for row in sick] == [False, True, False, False]
+    assert [r for r in sick if not r["diverged"]] == [r for r in healthy if r["layer"] != 1]
 
 
 def test_a_changed_probe_is_refused_and_a_finished_one_kept(probing, tmp_path):

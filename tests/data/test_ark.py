@@ -13,7 +13,7 @@ STATES = {f"s1-u{i}": {layer: np.random.randn(5 + i, 4).astype(np.float32) for l
 @pytest.fixture
 def cache(tmp_path):
     made = HiddenCache(tmp_path, "dev")
-    assert made.write(STATES.items(), [0, 2], "some", "abc") == 18
+    assert made.write(STATES.items(), [0, 2], "some", "abc", "data1") == 18
     return HiddenCache(tmp_path, "dev")
 
 
@@ -26,12 +26,12 @@ def test_round_trip(cache):
 
 
 def test_it_matches_its_own_upstream_layers_and_utterances_only(cache):
-    assert cache.matches("abc", [2], STATES)
-    assert not cache.matches("abd", [2], STATES)
-    assert not cache.matches("abc", [1], STATES)
-    assert not cache.matches("abc", [2], [*STATES, "s1-u9"])
+    assert cache.matches("abc", [2], "data1")
+    assert not cache.matches("abd", [2], "data1")
+    assert not cache.matches("abc", [1], "data1")
+    assert not cache.matches("abc", [2], "data2")
     with pytest.raises(UserError, match="run stage 2 again"):
-        cache.check("abd", [2], STATES)
+        cache.check("abd", [2], "data1")
 
 
 def test_an_interrupted_write_leaves_no_cache(tmp_path):
@@ -40,10 +40,10 @@ def test_an_interrupted_write_leaves_no_cache(tmp_path):
         raise KeyboardInterrupt
 
     cache = HiddenCache(tmp_path, "dev")
-    cache.write(STATES.items(), [0, 2], "some", "abc")
+    cache.write(STATES.items(), [0, 2], "some", "abc", "data1")
     with pytest.raises(KeyboardInterrupt):
-        cache.write(cut(), [0, 2], "some", "abc")
-    assert not HiddenCache(tmp_path, "dev").matches("abc", [0], STATES)
+        cache.write(cut(), [0, 2], "some", "abc", "data1")
+    assert not HiddenCache(tmp_path, "dev").matches("abc", [0], "data1")
 
 
 def test_a_damaged_archive_is_named(cache):

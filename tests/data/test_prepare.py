@@ -59,7 +59,7 @@ def test_prepared_once_and_again_when_damaged_or_asked_otherwise(small_an4, tmp_
     prepare("an4", small_an4, out)
     assert len(datadir.read(out / "train")) == 36
     prepare("an4", small_an4, out, limit=12)
-    assert len(datadir.read(out / "train")) + len(datadir.read(out / "dev")) == 12
+    assert [len(datadir.read(out / name)) for name in ("train", "dev", "test")] == [12, 4, 2]
 
 
 def test_a_corpus_is_downloaded_unpacked_and_prepared(small_an4, tmp_path, server, monkeypatch):

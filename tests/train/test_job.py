@@ -109,7 +109,7 @@ def test_training_learns(options, tmp_path):
 
 def test_unknown_symbols_are_named(options, corpus, tmp_path):
     units.train("char", ["abc"], None, tmp_path / "units")
-    with pytest.raises(UserError, match="symbols that .* lacks, first"):
+    with pytest.raises(UserError, match="symbols that the units lack, first"):
         train(tmp_path / "exp", options, f"data.units={tmp_path}/units")
 
 
@@ -122,12 +122,12 @@ def test_labels_longer_than_frames_are_named_before_training(options, corpus, tm
     exp = train(tmp_path / "exp", options, f"data.train={data}", "train.epochs=1")
     assert exp.final.exists()
     (data / "text").write_text("\n".join(line + " set the light" * 40 for line in lines) + "\n")
-    with pytest.raises(UserError, match=f"24 of 24 utterances have more labels than frames, first {utt}"):
+    with pytest.raises(UserError, match=rf"(\d+) of \1 utterances have more labels than frames, first {utt}"):
         train(tmp_path / "none", options, f"data.train={data}")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_advice(options, tmp_path):
-    with pytest.raises(UserError, match="not finite|loss of utterance .* lower optim"):
+    with pytest.raises(UserError, match="not finite|loss is (nan|inf) in epoch .; lower optim"):
         train(
             tmp_path / "exp", options, "optim.head.lr=1e30", "optim.fuse.lr=1e30", "optim.clip=1e30", "train.epochs=5"
         )
@@ -135,14 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(options, tmp_path):
 
 def test_an_all_blank_collapse_stops_the_run_with_advice(options, tmp_path):
     with pytest.raises(UserError, match="empty for 2 epochs .the all-blank collapse"):
-        train(
-            tmp_path / "exp",
-            options,
-            "optim.head.lr=1e-9",
-            "optim.fuse.lr=1e-9",
-            "train.blank_epochs=2",
-            "train.epochs=5",
-        )
+        train(tmp_path / "exp", options, "optim.head.lr=0.01", "train.blank_epochs=2", "train.epochs=12")
 
 
 @pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
@@ -170,3 +163,64 @@ def test_a_broken_state_is_refused(options, tmp_path):
     exp.state.write_bytes(b"no state")
     with pytest.raises(UserError, match="state.pt cannot be read"):
         train(exp.root, options)
+
+
+def test_changed_data_or_units_are_refused_by_name(options, corpus, tmp_path):
+    data = tmp_path / "train"
+    shutil.copytree(corpus / "train", data)
+    shutil.copytree(corpus / "units", tmp_path / "units")
+    here = [*options, f"data.train={data}", f"data.units={tmp_path}/units"]
+    train(tmp_path / "exp", here)
+    (data / "text").write_text((data / "text").read_text().replace(" the ", " that "))
+    with pytest.raises(UserError, match="another content of data.train;"):
+        train(tmp_path / "exp", here)
+    units.train("char", ["abcdefgh"], None, tmp_path / "units")
+    with pytest.raises(UserError, match="data.units"):
+        train(tmp_path / "exp", here)
+
+
+def test_a_failed_start_does_not_lock_the_experiment(options, tmp_path):
+    with pytest.raises(UserError, match="did you mean hff_tiny"):
+        train(tmp_path / "exp", options, "upstream=hff_tny")
+    assert not (tmp_path / "exp").exists()
+    assert train(tmp_path / "exp", options).final.exists()
+
+
+def test_a_collapsed_run_stays_collapsed(options, tmp_path):
+    more = ["optim.head.lr=0.01", "train.blank_epochs=2", "train.epochs=12"]
+    for _ in range(2):
+        with pytest.raises(UserError, match="all-blank collapse"):
+            train(tmp_path / "exp", options, *more)
+
+
+def test_decoding_takes_no_option_that_changes_a_result(options, corpus, tmp_path):
+    exp = train(tmp_path / "exp", options, "fuse.name=layer")
+    with pytest.raises(UserError, match=r"'fuse.layers=\[0\]': after training only device"):
+        job.decode(exp.root, [], ["fuse.layers=[0]"])
+    shutil.copytree(corpus / "test", tmp_path / "other" / "test")
+    with pytest.raises(UserError, match="two data directories are called test"):
+        job.decode(exp.root, [f"{corpus}/test", f"{tmp_path}/other/test"], [])
+
+
+@pytest.mark.parametrize(
+    "option, reason",
+    [
+        ("train.epochs=0", "train.epochs: 0 is below 1"),
+        ("train.accumulate=0", "train.accumulate: 0 is below 1"),
+        ("optim.clip=0", "optim.clip: 0"),
+        ("task.dropout=2", "task.dropout"),
+        ("task.head_layers=0", "task.head_layers"),
+        ("seed=-1", "seed: -1 is below 0"),
+        ("fuse.width=-3", "fuse.width"),
+        ("augment.time_width=-1", "augment.time_width"),
+        ("fuse=null", "fuse takes a name"),
+        ("fuse.name=3", "there is no fuse '3'"),
+        ("device=abacus", "device=abacus"),
+        ("optim=3", "optim=3"),
+    ],
+)
+def test_values_out_of_range_are_one_line(options, tmp_path, option, reason):
+    with pytest.raises(UserError) as caught:
+        train(tmp_path / "exp", options, option)
+    assert reason in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "exp" / "config.yaml").exists()

@@ -34,4 +34,4 @@ def test_groups_have_their_own_rates(options):
 
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(UserError, match="'step' is not one of"):
-        optim.shape(optim.Group(schedule="step"), 10)
+        optim.Group(schedule="step")

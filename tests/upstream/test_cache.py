@@ -1,6 +1,5 @@
 """Registered names offline, from the cache and from a local server."""
 
-import http.server
 import logging
 import threading
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from hfftools.data.batch import pad_batch
 from hfftools.log import UserError
 from hfftools.upstream import conformer
-from hfftools.upstream.base import pad_batch
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig
 
 

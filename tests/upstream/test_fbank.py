@@ -2,7 +2,7 @@
 
 import torch
 
-from hfftools.upstream.base import pad_batch
+from hfftools.data.batch import pad_batch
 from hfftools.upstream.fbank import FbankUpstream
 
 

@@ -19,22 +19,22 @@ def sets(source: Path, out: Path, limit: int | None = None) -> dict[str, list[Ut
         raise UserError(
             f"{source}/etc/an4_train.fileids is missing; --corpus takes the folder that holds etc/ and wav/"
         )
-    train, test = _part(source, "train", limit), _part(source, "test", limit)
+    train, test = _part(source, "train"), _part(source, "test")
     dev_speakers = sorted({u.speaker for u in train})[DEV_EVERY // 2 :: DEV_EVERY]
     return {
-        "train": [u for u in train if u.speaker not in dev_speakers],
-        "dev": [u for u in train if u.speaker in dev_speakers],
-        "test": test,
+        "train": [u for u in train if u.speaker not in dev_speakers][:limit],
+        "dev": [u for u in train if u.speaker in dev_speakers][:limit],
+        "test": test[:limit],
     }
 
 
-def _part(source: Path, part: str, limit: int | None) -> list[Utterance]:
+def _part(source: Path, part: str) -> list[Utterance]:
     texts = {}
     for line in (source / "etc" / f"an4_{part}.transcription").read_text(encoding="utf-8").splitlines():
         words, _, name = line.rpartition("(")
         texts[name.strip(" )")] = words.replace("<s>", "").replace("</s>", "").strip()
     utterances = []
-    lines = (source / "etc" / f"an4_{part}.fileids").read_text(encoding="utf-8").split()[:limit]
+    lines = (source / "etc" / f"an4_{part}.fileids").read_text(encoding="utf-8").split()
     for line in progress(lines, len(lines), f"an4 {part}"):
         speaker, name = line.split("/")[-2:]
         if name not in texts:
