@@ -84,6 +84,8 @@ def _checked(merge: Any, where: str) -> DictConfig:
         raise UserError(f"{where}: there is no option '{key}'; {suggest(key.split('.')[-1], known)}") from None
     except (OmegaConfBaseException, ValueError) as error:
         reason = str(error).splitlines()[0]
+        if "ListConfig" in reason:
+            reason = "takes a list, such as [a,b]"
         key = getattr(error, "full_key", None)
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{reason}") from None
 

@@ -1,6 +1,6 @@
 """The one place where upstream, tune, fuse and task meet: a batch in, a fused stream, losses or hypotheses out."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from hfftools.config import plugin
 from hfftools.data.augment import Config as AugmentConfig
-from hfftools.data.augment import spec_augment
+from hfftools.data.augment import Masking, mask_spans, spec_augment
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
-from hfftools.log import UserError
+from hfftools.log import UserError, require
+from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
-from hfftools.upstream.names import load_upstream
+from hfftools.upstream.names import family, load_upstream, split_pair
 
 ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
 
@@ -27,18 +28,36 @@ class Config:
     tune: Any = field(default_factory=lambda: {"name": "frozen"})
     fuse: Any = field(default_factory=lambda: {"name": "hff"})
     task: Any = field(default_factory=lambda: {"name": "asr_ctc"})
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # on the fused stream
+    mask: Masking = field(default_factory=Masking)  # inside the upstream
+
+
+def check(config: Config) -> None:
+    """UserError where the method cannot apply to the upstream's family: from their names, before anything is loaded."""
+    tune = plugin("tune", config.tune.name)
+    families = {name: family(name) for name in split_pair(config.upstream)}
+    bare = set(families.values()) == {"fbank"}
+    for name, kind in families.items():
+        if bare or kind != "fbank":  # log-mel beside a model has no blocks, and needs none
+            graft.check(name, kind, config.tune.name, tune.places(config.tune))
+    masked = config.mask.time or config.mask.channel
+    require(not (bare and masked), "mask: fbank has nothing inside to mask; set mask.time=0 mask.channel=0")
 
 
 def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
-    """`all`, `last` or a list of numbers, negative ones from the top -> layer numbers; UserError outside 0..L."""
-    if wanted == "all":
-        return upstream.all_layers
+    """`all`, `blocks` (all but what enters the first), `last` or a list, negative numbers from the top -> layer numbers.
+
+    UserError outside 0..L.
+    """
+    if wanted in ("all", "blocks"):
+        return [n for n in upstream.all_layers if wanted == "all" or n not in upstream.input_layers]
     numbers = [-1] if wanted == "last" else wanted
     try:
         numbers = [int(n) for n in numbers]
     except (TypeError, ValueError):
-        raise UserError(f"{option}: '{wanted}' is neither all, last, nor a list of numbers such as [2,4,6]") from None
+        raise UserError(
+            f"{option}: '{wanted}' is neither all, blocks, last, nor a list of numbers such as [2,4,6]"
+        ) from None
     layers = sorted({n + upstream.num_layers + 1 if n < 0 else n for n in numbers})
     if not layers or layers[0] < 0 or layers[-1] > upstream.num_layers:
         raise UserError(f"{option}: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
@@ -50,33 +69,62 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, units: Units, upstream: Upstream | None = None):
         super().__init__()
+        check(config)
         self.upstream = upstream if upstream is not None else load_upstream(config.upstream)
         self.upstream.requires_grad_(False)
-        self.base_names = {name for name, _ in self.upstream.named_parameters()}
+        self.layers = choose_layers(config.fuse.layers, self.upstream)
+        self.base_parameters = {id(parameter) for parameter in self.upstream.parameters()}
         self.base_modules = {id(module) for module in self.upstream.modules()}
         plugin("tune", config.tune.name).apply(self.upstream, config.tune)
-        self.layers = choose_layers(config.fuse.layers, self.upstream)
-        self.fuse = plugin("fuse", config.fuse.name).Fuse(self.layers, self.upstream.dim, config.fuse)
+        tuned = self.upstream_trains
+        self._still(self.upstream.unreached(self.layers))
+        if tuned and not self.upstream_trains:
+            raise UserError(
+                f"tune '{config.tune.name}' changes nothing that the tapped layers {self.layers} see; tap higher ones "
+                "(fuse.layers) or tune lower blocks (tune.layers)"
+            )
+        for parameter in self.upstream.parameters():
+            if parameter.requires_grad and id(parameter) in self.base_parameters:
+                parameter.data = parameter.data.clone()  # in a view the tensor is others' too
+        self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
+        self.fuse = plugin("fuse", config.fuse.name).Fuse(self.dims, config.fuse)
         self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, units, config.task)
-        self.augment = config.augment
+        self.augment, self.mask = config.augment, Masking(**config.mask)
+        self.held = False
+
+    def _still(self, unreached: list[nn.Module]) -> None:
+        """Keep what plays no part in the tapped layers from counting as trained."""
+        aside = {id(module) for root in unreached for module in root.modules()}
+        used = {id(p) for m in self.upstream.modules() if id(m) not in aside for p in m.parameters(recurse=False)}
+        for parameter in (p for root in unreached for p in root.parameters() if id(p) not in used):
+            parameter.requires_grad_(False)
 
     @property
     def upstream_trains(self) -> bool:
-        """Whether gradients are needed inside the upstream; where not, it runs without them and can be cached."""
+        """Whether something inside the upstream is to be trained; where not, its states can be cached."""
         return any(p.requires_grad for p in self.upstream.parameters())
+
+    def hold(self, held: bool) -> None:
+        """Run the upstream as if it were frozen, or no longer so: for the first steps of fine-tuning."""
+        if held != self.held:
+            self.held = held
+            self.train(self.training)
 
     def train(self, mode: bool = True) -> "Model":
         """Train mode for what is trained; the base's own modules stay in eval mode while its weights are frozen."""
         super().train(mode)
-        self._settle(self.upstream, mode, trained=False)
+        self._settle(self.upstream, mode and not self.held, trained=False)
         return self
 
     def _settle(self, module: nn.Module, mode: bool, trained: bool) -> None:
-        """Put base modules in train mode where their own weights train, or, without any, where those around them do."""
-        own = list(module.parameters(recurse=False))
-        trained = any(p.requires_grad for p in own) if own else trained
+        """Put base modules in train mode where all base weights in them train, or, without any, where those around do.
+
+        Batch norms keep to their running statistics, which padding and small batches would spoil.
+        """
+        own = [p for p in module.parameters() if id(p) in self.base_parameters]
+        trained = all(p.requires_grad for p in own) if own else trained
         if id(module) in self.base_modules:
-            module.training = mode and trained
+            module.training = mode and trained and not isinstance(module, nn.modules.batchnorm._BatchNorm)
         for child in module.children():
             self._settle(child, mode, trained)
 
@@ -85,12 +133,21 @@ class Model(nn.Module):
         if batch.hidden is not None:
             hidden, lens_B = batch.hidden, batch.lens_B
         else:
-            with torch.set_grad_enabled(self.upstream_trains and torch.is_grad_enabled()):
-                hidden, lens_B = self.upstream(batch.wav_BN, batch.num_samples_B, self.layers)
+            inside = self.upstream_trains and not self.held
+            masked = self.training and seeds is not None and self.mask.wanted
+            with torch.set_grad_enabled(inside and torch.is_grad_enabled()):
+                hidden, lens_B = self.upstream(
+                    batch.wav_BN, batch.num_samples_B, self.layers, augment=self._masks(seeds) if masked else None
+                )
         x_BTF = self.fuse(hidden, lens_B)
         if self.training and seeds is not None:
             x_BTF = spec_augment(x_BTF, lens_B, seeds, self.augment)
         return x_BTF, lens_B
+
+    def _masks(self, seeds: Iterable) -> Callable[[Tensor, Tensor, Upstream], Tensor]:
+        return lambda x_BTD, lens_B, upstream: mask_spans(
+            x_BTD, lens_B, seeds, self.mask, upstream.frame_rate_hz, upstream.mask_embedding
+        )
 
     def loss(self, batch: Batch, seeds: Iterable | None = None) -> Tensor:
         """The task's loss [B] of each utterance."""
@@ -106,20 +163,16 @@ class Model(nn.Module):
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {"upstream": [], "inserted": [], "fuse": [], "head": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
-                room, _, inner = name.partition(".")
-                part = {"fuse": "fuse", "task": "head"}.get(room)
-                part = part or ("upstream" if inner in self.base_names else "inserted")
+                part = {"fuse": "fuse", "task": "head"}.get(name.partition(".")[0])
+                part = part or ("upstream" if id(parameter) in self.base_parameters else "inserted")
                 parts[part].append((name, parameter))
         return parts
 
     def _saved(self) -> dict[str, Tensor]:
-        """What was trained, and the buffers of modules that are not frozen, by name; live tensors."""
+        """What was trained, and the buffers of modules that are not the base's, which never change; live tensors."""
         saved = {name: p.data for name, p in self.named_parameters() if p.requires_grad}
         for name, module in self.named_modules():
-            frozen = id(module) in self.base_modules and not any(
-                p.requires_grad for p in module.parameters(recurse=False)
-            )
-            if not frozen:
+            if id(module) not in self.base_modules:
                 saved |= {f"{name}.{n}": b for n, b in module.named_buffers(recurse=False)}
         return saved
 

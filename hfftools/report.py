@@ -15,8 +15,9 @@ from hfftools import score
 from hfftools.config import flat
 from hfftools.expdir import ExpDir, write_text
 from hfftools.log import UserError, log
+from hfftools.train import ledger
+from hfftools.train.decoding import read_scores
 from hfftools.train.experiment import HARMLESS, read_config
-from hfftools.train.job import read_scores
 
 
 @dataclass
@@ -28,15 +29,26 @@ class Group:
     resources: list[dict]
     wers: dict[str, list[float]]  # set -> WER in percent of each run
 
-    def wer(self, name: str) -> str:
-        values = self.wers.get(name)
-        if not values:
-            return "–"
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.1f}{spread}"
+    def dev(self) -> list[float]:
+        return [100 * r["dev_wer"] for r in self.resources]
 
-    def mean(self, key: str) -> float:
-        return statistics.mean(r[key] for r in self.resources)
+    def gflop(self) -> float | None:
+        """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
+        used, keys = self.costs(), ["forward_flops_per_s", "backward_flops_per_s"]
+        keys += ["upstream_forward_flops_per_s"] if used["cached"] else []
+        return sum(used[key] for key in keys) / 1e9 if all(used.get(key) is not None for key in keys) else None
+
+    def mean(self, key: str) -> float | None:
+        """Over the runs that tell; None where none does."""
+        told = [r[key] for r in self.resources if r.get(key) is not None]
+        return statistics.mean(told) if told else None
+
+    def costs(self) -> dict:
+        """As one run's resources: the means over the runs."""
+        return {
+            **self.resources[0],
+            **{k: self.mean(k) for k, v in self.resources[0].items() if type(v) in (int, float)},
+        }
 
 
 def _read(roots: list[Path]) -> list[Group]:
@@ -60,6 +72,13 @@ def _read(roots: list[Path]) -> list[Group]:
     return list(groups.values())
 
 
+def _mean(values: list[float] | None) -> str:
+    """Mean ± standard deviation."""
+    if not values:
+        return "–"
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
 def environment() -> list[str]:
     """The block that says where figures were made: date, interpreter, torch, machine, commit."""
     here, commit = Path(__file__).resolve().parents[1], "not in a git checkout"
@@ -76,32 +95,25 @@ def environment() -> list[str]:
 
 
 def summary(groups: list[Group]) -> list[str]:
-    """The table of methods: error rates, trainable parameters, memory and speed."""
+    """The table of methods: error rates, and what they cost in short."""
     sets = sorted({name for group in groups for name in group.wers})
-    titles = ["method", "seeds", "dev WER %", *(f"{name} WER %" for name in sets)]
-    titles += ["trainable encoder", "head", "peak memory MB", "less model MB", "audio s/s", "train min"]
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    rows = []
     for group in groups:
-        parameters = group.resources[0]["parameters"]
-        dev = [100 * r["dev_wer"] for r in group.resources]
-        cells = [
-            group.name,
-            str(len(group.runs)),
-            f"{statistics.mean(dev):.1f}",
-            *(group.wer(name) for name in sets),
-            f"{parameters['trainable_encoder']:,}",
-            f"{parameters['head']:,}",
-            f"{group.mean('peak_bytes') / 1e6:.0f}",
-            f"{group.mean('peak_less_model_bytes') / 1e6:.0f}",
-            f"{statistics.mean(r['audio_seconds'] / max(1e-9, r['train_seconds']) for r in group.resources):.0f}",
-            f"{group.mean('wall_seconds') / 60:.1f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        used = group.costs()
+        speed = statistics.mean(r["audio_seconds"] / max(1e-9, r["train_seconds"]) for r in group.resources)
+        row = {"method": group.name, "seeds": str(len(group.runs)), "dev WER %": _mean(group.dev())}
+        row |= {f"{name} WER %": _mean(group.wers.get(name)) for name in sets}
+        row["trainable encoder"] = f"{used['parameters']['trainable_encoder']:,}"
+        row["less model MB"] = ledger.columns(used)["less model MB"]
+        row |= {"audio s/s": f"{speed:.0f}", "train min": f"{used['wall_seconds'] / 60:.1f}"}
+        rows.append(row)
+    return ledger.table(rows)
 
 
 def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple[list[str], dict[str, list]]:
-    """Write `out` (RESULTS.md); the lines of its summary table, and {set: [(name, WER, trainable encoder parameters)]}."""
+    """Write `out` (RESULTS.md); the lines of its summary table, and what analysis/plot.py draws:
+    {set: [(name, WER of each run in percent, trainable encoder parameters, GFLOP of training per second of audio)]}.
+    """
     groups = _read(roots)
     table = summary(groups)
     cached = {r["cached"] for group in groups for r in group.resources}
@@ -113,11 +125,16 @@ def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple
         f"Memory and speed are of training, each method in its own process, from {source}; less model: above what the",
         "process held with the model loaded; audio s/s: seconds of audio per second of forward, backward and update.",
         "",
+        "## Costs",
+        *ledger.table([{"method": group.name, **ledger.columns(group.costs())} for group in groups]),
+        "",
+        *ledger.LEGEND,
+        "",
     ]
     points = {}
     for name in sorted({name for group in groups for name in group.wers}):
         points[name] = [
-            (group.name, statistics.mean(group.wers[name]), group.resources[0]["parameters"]["trainable_encoder"])
+            (group.name, group.wers[name], group.resources[0]["parameters"]["trainable_encoder"], group.gflop())
             for group in groups
             if name in group.wers
         ]

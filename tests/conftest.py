@@ -13,6 +13,7 @@ from hfftools.data import datadir, units
 from hfftools.data.corpora import mini
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 
+pytest_plugins = ["checkpoints"]  # tests/checkpoints.py: tiny models of every family
 torch.set_num_threads(1)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the hff commands are
 

@@ -11,7 +11,7 @@ from hfftools.train import checkpoint
 from hfftools.train.experiment import configure
 from hfftools.upstream.names import load_upstream
 
-METHODS = ["layer", "weighted_sum", "hff"]
+METHODS = ["layer", "weighted_sum", "hff", "hconv", "concat", "grouped", "l_adapter", "ladder"]
 
 
 def build(options, *more):

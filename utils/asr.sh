@@ -47,15 +47,50 @@ probe_layers() { # UPSTREAM...: a linear CTC probe of each of its layers, scored
     done
 }
 
-train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
-    local method seed set tests=
-    for set in ${test_sets}; do tests=${tests:+${tests},}data/${set}; done
+rate_keys() { # METHOD -> the learning rate that sets it apart: the upstream's, or that of what is inserted, or all there is
+    case "$1" in
+    full* | bitfit) echo optim.upstream.lr ;;
+    *houlsby* | lora | *adapter* | prefix | compacter) echo optim.fuse.lr ;;
+    *) echo optim.fuse.lr optim.head.lr ;;
+    esac
+}
+
+choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_methods then takes; the best run is that of the first seed
+    local method keys values options seed first
     for method in ${methods}; do
+        set_options
+        read -ra keys <<<"$(rate_keys "${method}")"
+        if [ "${keys[0]}" = optim.upstream.lr ]; then read -ra values <<<"${upstream_rates}"; else read -ra values <<<"${rates}"; fi
+        seed=${seeds%% *}
+        job "${exp}/log/rates_${method}.log" hff-sweep "${exp}/lr/${method}${tag:+_${tag}}" --method "${method}" \
+            --config "${train_config}" --keys "${keys[@]}" --values "${values[@]}" --options "${options[@]}" \
+            seed="${seed}" ${epochs:+train.epochs="${epochs}"}
+        first=$(experiment "${method}" "${seed}")
+        if [ ! -e "${first}" ]; then
+            cp -r "${exp}/lr/${method}${tag:+_${tag}}/best/." "${first}.tmp"
+            mv "${first}.tmp" "${first}"
+        fi
+    done
+}
+
+set_options() { # `options` become those of every run; kept states are used by methods that leave the upstream as it is
+    local set tests='' states=''
+    for set in ${test_sets}; do tests=${tests:+${tests},}data/${set}; done
+    if "${cache}"; then states=${feats}; fi
+    options=("upstream=${upstream}" "data.train=data/${train_set}" "data.dev=data/${dev_set}" "data.test=[${tests}]"
+        "data.units=${units}" "data.features=${states}")
+}
+
+train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
+    local method seed rate options
+    for method in ${methods}; do
+        set_options
+        rate=${exp}/lr/${method}${tag:+_${tag}}/best.yaml
+        if [ -f "${rate}" ]; then rate=(--config "${rate}"); else rate=(); fi
         for seed in ${seeds}; do
             job "${exp}/log/train_${method}_${seed}.log" hff-train "$(experiment "${method}" "${seed}")" \
-                --method "${method}" --config "${train_config}" seed="${seed}" upstream="${upstream}" \
-                data.train="data/${train_set}" data.dev="data/${dev_set}" "data.test=[${tests}]" data.units="${units}" \
-                data.features="$("${cache}" && echo "${feats}")" ${epochs:+train.epochs="${epochs}"}
+                --method "${method}" --config "${train_config}" "${rate[@]}" seed="${seed}" "${options[@]}" \
+                ${epochs:+train.epochs="${epochs}"}
         done
     done
 }

@@ -9,7 +9,9 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1 2 3)
   --speeds 'A,B'       speeds at which the training speech is copied; 1.0 for none (default 0.85 to 1.15 in five steps)
-  --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
+  --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 120)
+  --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
+                       the upstream's own weights); otherwise that of --train-config is used
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
   --tag NAME           added to the experiments' names, for another --train-config
   --limit N            at most so many utterances a set (default all)
@@ -22,8 +24,11 @@ upstream=hff_tiny
 methods="last_layer weighted_sum hff"
 seeds="1 2 3"
 speeds="0.85,0.925,1.0,1.075,1.15"
-unit_kind=char
-unit_size=100
+unit_kind=bpe
+unit_size=120
+choose_rates=false
+rates="1e-3 2e-3 4e-3"
+upstream_rates="1e-4 3e-4 1e-3"
 cache=true
 limit=
 epochs=
@@ -33,13 +38,13 @@ probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
-train_set=train_sp probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+train_set=train_sp${tag:+_${tag}} probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
 . utils/asr.sh
 
 if stage 1 "data and units"; then
     hff-prepare an4 ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"}
-    hff-datadir speed data/train data/train_sp --speeds "${speeds}"
-    for set in train train_sp dev test; do utils/validate_data_dir.sh "data/${set}"; done
+    hff-datadir speed data/train "data/${train_set}" --speeds "${speeds}"
+    for set in train "${train_set}" dev test; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
     ln -sfn "units_${unit_kind}" data/units # where the bare commands look
 fi
@@ -53,6 +58,7 @@ if stage 3 "layer-wise probing of ${upstream} and of log-mel"; then
 fi
 
 if stage 4 "training: ${methods}"; then
+    if "${choose_rates}"; then choose_rates; fi
     train_methods
 fi
 

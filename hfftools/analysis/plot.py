@@ -7,6 +7,7 @@ matplotlib.use("Agg")
 from pathlib import Path  # noqa: E402
 
 import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
 
 from hfftools.expdir import ExpDir, read_json_lines, write_aside  # noqa: E402
 
@@ -66,13 +67,28 @@ def layer_curve(path: Path, title: str, curves: dict[str, dict[int, float]]) -> 
     return _save(figure, path)
 
 
-def error_against_cost(path: Path, set_name: str, points: list[tuple[str, float, int]]) -> Path:
-    """WER in percent against trainable encoder parameters; `points` holds (name, WER, parameters)."""
-    figure, axes = _axes("trainable encoder parameters", "WER (%)", f"Error on {set_name} against cost")
-    for (name, wer, count), mark in zip(points, "os^dvP*X" * len(points), strict=False):
-        axes.plot(count, wer, mark, markersize=9, label=name)
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(left=-0.5)
-    axes.set_ylim(0, 1.15 * max(wer for _, wer, _ in points))
-    axes.legend(loc="lower right")
+def error_against_cost(path: Path, set_name: str, points: list[tuple[str, list[float], int, float | None]]) -> Path:
+    """WER against trainable encoder parameters and, where they are known, against operations of training.
+
+    `points` holds (name, WER of each run in percent, parameters, GFLOP per second of audio or None); bars are ± one
+    standard deviation over the runs.
+    """
+    known = all(gflop is not None for *_, gflop in points)
+    figure, axes = plt.subplots(1, 1 + known, figsize=(6 * (1 + known), 4), sharey=True, squeeze=False)
+    labels = ["trainable encoder parameters", "GFLOP of a training step per second of audio, upstream run"]
+    marks = "os^dvP*XD<>" * len(points)
+    for column, (panel, label) in enumerate(zip(axes[0], labels, strict=False)):
+        for point, mark in zip(points, marks, strict=False):
+            name, wers = point[:2]
+            spread = np.std(wers, ddof=1) if len(wers) > 1 else 0.0
+            panel.errorbar(point[2 + column], np.mean(wers), spread, fmt=mark, markersize=8, capsize=3, label=name)
+        panel.set(xlabel=label)
+        panel.grid(alpha=0.3)
+    axes[0, 0].set_xscale("symlog", linthresh=1)
+    axes[0, 0].set_xlim(left=-0.5)
+    axes[0, 0].set(ylabel="WER (%)", title=f"Error on {set_name} against cost")
+    axes[0, 0].set_ylim(0, 1.15 * max(max(wers) for _, wers, *_ in points))
+    if known:
+        axes[0, 1].set_xlim(left=0)
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return _save(figure, path)

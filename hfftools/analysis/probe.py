@@ -55,9 +55,9 @@ class Config:
 class Probes:
     """A linear head and its optimizer for each layer; a layer whose loss is not finite is dropped, the others go on."""
 
-    def __init__(self, layers: list[int], dim: int, units: int, config: Any, steps: int, device: torch.device):
+    def __init__(self, dims: dict[int, int], units: int, config: Any, steps: int, device: torch.device):
         self.heads, self.optimizers, self.schedules, self.clip = {}, {}, {}, config.clip
-        for layer in layers:
+        for layer, dim in dims.items():
             torch.manual_seed(config.seed + 1000 * layer)
             self.heads[layer] = LinearHead(dim, units).to(device)
             self.optimizers[layer] = torch.optim.AdamW(self.heads[layer].parameters(), config.lr)
@@ -138,7 +138,8 @@ def _probe(exp: ExpDir, config: Any) -> None:
             return upstream(batch.wav_BN, batch.num_samples_B, layers)
 
     orders = [plan(train.durations_s, config.batch_seconds, config.seed, epoch) for epoch in range(config.epochs)]
-    probes = Probes(layers, upstream.dim, len(units), config, sum(map(len, orders)), device)
+    dims = {layer: upstream.dims[layer] for layer in layers}
+    probes = Probes(dims, len(units), config, sum(map(len, orders)), device)
     first = 0
     if exp.state.exists():
         state = read_state(exp.state)

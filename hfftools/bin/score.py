@@ -10,7 +10,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-score", description=__doc__)
     parser.add_argument("decoded", type=Path, nargs="+", help="folders such as exp/fusion/decode/test")
     args = parser.parse_args()
-    from hfftools.train.job import rescore
+    from hfftools.train.decoding import rescore
 
     for folder in args.decoded:
         for score in rescore(folder).values():

@@ -1,4 +1,4 @@
-"""SpecAugment (Park et al., arXiv:1904.08779) on the fused stream: x [B, T, F] in, the same with spans zeroed out.
+"""SpecAugment (Park et al., arXiv:1904.08779) and wav2vec 2.0's masks: x [B, T, F] in, the same with spans covered out.
 
 Masks follow from the numbers given for each utterance, so they do not depend on how utterances are batched.
 """
@@ -41,3 +41,53 @@ def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], 
             start = int(rng.integers(max(1, width - span + 1)))
             keep_TF[:, start : start + span] = False
     return x_BTF * keep_BTF
+
+
+@dataclass
+class Masking:
+    """The upstream's own time and channel masking (Baevski et al., arXiv:2006.11477), before its first block."""
+
+    time: float = 0.0  # share of the frames that spans would cover if none overlapped; 0: none
+    span_s: float = 0.2  # length of one, seconds
+    channel: float = 0.0  # the same of the channels
+    band: float = 0.083  # width of one, as a share of the channels
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(0 <= value <= 1, f"mask.{name}: {value} is not from 0 to 1")
+
+    @property
+    def wanted(self) -> bool:
+        return self.time > 0 or self.channel > 0
+
+
+def mask_spans(
+    x_BTD: Tensor,
+    lens_B: Tensor,
+    seeds: Sequence[Sequence[int]],
+    config: Masking,
+    rate_hz: float,
+    embedding_D: Tensor | None,
+) -> Tensor:
+    """Time spans become the mask embedding (zero where the model has none), channel bands zero.
+
+    Spans are drawn in seconds, so that two models of different frame rates are masked at the same moments.
+    """
+    time_BT = torch.zeros(x_BTD.shape[:2], dtype=torch.bool)
+    channel_BD = torch.zeros((x_BTD.shape[0], x_BTD.shape[2]), dtype=torch.bool)
+    for time_T, channel_D, length, seed in zip(time_BT, channel_BD, lens_B.tolist(), seeds, strict=True):
+        rng = np.random.default_rng([*seed, 1])
+        _cover(time_T[:length], config.time, config.span_s * rate_hz, rng)
+        _cover(channel_D, config.channel, config.band * len(channel_D), rng)
+    cover_D = torch.zeros(x_BTD.shape[2]) if embedding_D is None else embedding_D
+    x_BTD = torch.where(time_BT[:, :, None].to(x_BTD.device), cover_D.to(x_BTD), x_BTD)
+    return x_BTD.masked_fill(channel_BD[:, None, :].to(x_BTD.device), 0.0)
+
+
+def _cover(row: Tensor, share: float, span: float, rng: np.random.Generator) -> None:
+    """Set spans of `row` to True, as many as would cover `share` of it side by side; the remainder by chance."""
+    extra, steps = rng.random(), max(1, round(span))
+    if share > 0 and len(row) > steps:
+        for place in rng.random(int(share * len(row) / span + extra)):
+            start = int(place * (len(row) - steps + 1))
+            row[start : start + steps] = True

@@ -40,6 +40,13 @@ class Batch:
             moved["hidden"] = {layer: h.to(device) for layer, h in self.hidden.items()}
         return replace(self, **moved)
 
+    def select(self, rows: Sequence[int]) -> "Batch":
+        """Some of the utterances; padding stays, `seconds` is no longer theirs."""
+        picked = {k: v[list(rows)] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        if self.hidden is not None:
+            picked["hidden"] = {layer: h[list(rows)] for layer, h in self.hidden.items()}
+        return replace(self, ids=[self.ids[r] for r in rows], texts=[self.texts[r] for r in rows], **picked)
+
     def random_seeds(self, seed: int, epoch: int) -> list[tuple[int, int, int]]:
         """A seed for each utterance, whatever batch it is in."""
         return [(seed, epoch, crc32(utt.encode())) for utt in self.ids]

@@ -7,6 +7,9 @@ narrow node, every further level joins `group` neighbouring nodes into one, unti
     node   = LayerNorm(GELU(join(neighbours)))
     x      = weighted_sum(h) + Linear(d -> F)(node)        residual form; the Linear is zero at birth
     x      = Linear(d -> F)(node)                          bare form
+
+Where the layers' widths differ, as those of two fused upstreams may, each node projects from its own layer's width, and
+the weighted sum runs over the layers that have the width of the first: HFF is then born as the first upstream's.
 """
 
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from torch import Tensor, nn
 from hfftools.log import UserError, require
 from hfftools.nn.layer_sum import LayerSum
 from hfftools.nn.mask import valid_mask
+from hfftools.nn.widths import first_width
 
 
 @dataclass
@@ -25,8 +29,8 @@ class Config:
     name: str = "hff"
     layers: Any = "all"
     group: int = 2  # neighbours joined by a node
-    width: int = 0  # d, the width of a node; 0: a quarter of the upstream's
-    out_dim: int = 0  # F; 0: the upstream's width, which the residual form needs
+    width: int = 0  # d, the width of a node; 0: a quarter of the first layer's
+    out_dim: int = 0  # F; 0: the first layer's width, which the residual form needs
     join: str = "concat"  # concat (then Linear), add, or weighted (softmax)
     time_kernel: int = 0  # odd number of frames of a depthwise convolution in each node; 0: none
     residual: bool = True  # born as the weighted sum
@@ -72,22 +76,23 @@ class Join(nn.Module):
 class Fuse(nn.Module):
     """The tree over the tapped layers; a short last group is allowed."""
 
-    def __init__(self, layers: list[int], dim: int, config: Config):
+    def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
-        self.layers, self.group = list(layers), config.group
+        self.layers, self.group = list(dims), config.group
+        dim, alike = first_width(dims)
         self.out_dim = config.out_dim or dim
         if config.residual and self.out_dim != dim:
-            raise UserError(f"fuse.out_dim: the residual form needs the upstream's width {dim}, not {self.out_dim}")
+            raise UserError(f"fuse.out_dim: the residual form needs the first layer's width {dim}, not {self.out_dim}")
         width = config.width or dim // 4
-        self.enter = nn.ModuleList(nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) for _ in layers)
+        self.enter = nn.ModuleList(nn.Sequential(nn.LayerNorm(d), nn.Linear(d, width)) for d in dims.values())
         self.levels = nn.ModuleList()
-        count = len(layers)
+        count = len(dims)
         while count > 1:
             sizes = [min(self.group, count - start) for start in range(0, count, self.group)]
             self.levels.append(nn.ModuleList(Join(size, width, config) for size in sizes))
             count = len(sizes)
         self.out = nn.Linear(width, self.out_dim)
-        self.sum = LayerSum(layers) if config.residual else None
+        self.sum = LayerSum(alike) if config.residual else None
         if config.residual:
             nn.init.zeros_(self.out.weight)
             nn.init.zeros_(self.out.bias)

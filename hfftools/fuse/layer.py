@@ -17,11 +17,11 @@ class Config:
 class Fuse(nn.Module):
     """Passes its one layer on."""
 
-    def __init__(self, layers: list[int], dim: int, config: Config):
+    def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
-        if len(layers) != 1:
-            raise UserError(f"fuse.layers: 'layer' takes one layer, not {layers}")
-        self.layer, self.out_dim = layers[0], dim
+        if len(dims) != 1:
+            raise UserError(f"fuse.layers: 'layer' takes one layer, not {list(dims)}")
+        ((self.layer, self.out_dim),) = dims.items()
 
     def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
         return hidden[self.layer]

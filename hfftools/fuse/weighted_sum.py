@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hfftools.nn.layer_sum import LayerSum
+from hfftools.nn.widths import one_width
 
 
 @dataclass
@@ -18,10 +19,10 @@ class Config:
 class Fuse(nn.Module):
     """Born as the plain mean of the layers; one trainable scalar a layer."""
 
-    def __init__(self, layers: list[int], dim: int, config: Config):
+    def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
-        self.out_dim = dim
-        self.sum = LayerSum(layers, config.normalize)
+        self.out_dim = one_width(dims, config.name)
+        self.sum = LayerSum(list(dims), config.normalize)
 
     def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
         return self.sum(hidden)

@@ -8,6 +8,8 @@ positions come from the convolutions, as in torchaudio's Conformer.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hfftools.nn.attention import Prefix, attend, split_heads
+
 
 class FeedForward(nn.Module):
     """Pre-norm feed-forward of width `expansion * dim`, scaled by one half where it is added.
@@ -32,6 +34,7 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
+        self.prefix: Prefix | None = None
         self.norm = nn.LayerNorm(dim)
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(dim, dim)
@@ -41,12 +44,9 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         y_BTD = self.norm(x_BTD)
-        q, k, v = (
-            proj(y_BTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for proj in (self.q_proj, self.k_proj, self.v_proj)
-        )
-        y_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=valid_BT[:, None, None, :])
-        return self.dropout(self.out_proj(y_BHTd.transpose(1, 2).flatten(-2)))
+        q_BHTd, k_BHTd, v_BHTd = (split_heads(p(y_BTD), self.heads) for p in (self.q_proj, self.k_proj, self.v_proj))
+        y_BTD = attend(q_BHTd, k_BHTd, v_BHTd, valid_BT[:, None, None, :], self.prefix)
+        return self.dropout(self.out_proj(y_BTD))
 
 
 class ConvModule(nn.Module):

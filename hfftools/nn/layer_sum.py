@@ -1,7 +1,17 @@
 """A softmax-weighted sum over layers: {layer: h [B, T, D]} in, x [B, T, D] out."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+
+def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
+    """The sum of states [B, T, D], each times its weight; one at a time, since stacked they would be as large again."""
+    total = weights_L[0] * states[0]
+    for weight, h_BTD in zip(weights_L[1:], states[1:], strict=True):
+        total = total + weight * h_BTD
+    return total
 
 
 class LayerSum(nn.Module):
@@ -13,14 +23,10 @@ class LayerSum(nn.Module):
         self.logits_L = nn.Parameter(torch.zeros(len(layers)))
 
     def forward(self, hidden: dict[int, Tensor]) -> Tensor:
-        weights_L = self.logits_L.softmax(0)
-        total = None
-        for weight, layer in zip(weights_L, self.layers, strict=True):
-            h_BTD = hidden[layer]
-            if self.normalize:
-                h_BTD = nn.functional.layer_norm(h_BTD, h_BTD.shape[-1:])
-            total = weight * h_BTD if total is None else total + weight * h_BTD
-        return total
+        states = [hidden[layer] for layer in self.layers]
+        if self.normalize:
+            states = [nn.functional.layer_norm(h_BTD, h_BTD.shape[-1:]) for h_BTD in states]
+        return weighted_sum(states, self.logits_L.softmax(0))
 
     def layer_weights(self) -> dict[int, float]:
         return dict(zip(self.layers, self.logits_L.detach().softmax(0).tolist(), strict=True))

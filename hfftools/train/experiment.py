@@ -106,12 +106,20 @@ def open_cache(features: str, directory: str, utterances: list[Utterance]) -> tu
     return HiddenCache(features, Path(directory).name), datadir.digest(utterances, with_text=False)
 
 
+def usable_features(config: Any, model: Model) -> str:
+    """data.features, or nothing where the method changes the upstream, whose states then cannot be kept."""
+    if config.data.features and model.upstream_trains:
+        log.info(f"tune '{config.tune.name}' changes the upstream: it is run, and {config.data.features} is not used")
+        return ""
+    return config.data.features
+
+
 def speech(config: Any, directory: str, units: Units, model: Model) -> Speech:
     """The utterances of a data directory, read from the cache of hidden states where it has all of them."""
     utterances = datadir.read(directory, need_text=False)
     cache = None
-    if config.data.features:
-        cache, digest = open_cache(config.data.features, directory, utterances)
+    if features := usable_features(config, model):
+        cache, digest = open_cache(features, directory, utterances)
         if not cache.matches(model.upstream.hash, model.layers, digest):
             log.info(f"{cache.folder} does not hold {directory}: running the upstream")
             cache = None

@@ -44,8 +44,9 @@ def verify(upstream: Upstream, data: Speech) -> None:
                 if worst > 1e-3:
                     log.warning(f"{upstream.name}: padding changes layer {layer} by {worst:.1e} of its range")
     total = sum(p.numel() for p in upstream.parameters())
+    widths = " and ".join(str(width) for width in dict.fromkeys(upstream.dims.values()))
     log.info(
-        f"{upstream.name}: states 0..{upstream.num_layers}, width {upstream.dim}, {upstream.frame_rate_hz:g} frames/s, "
+        f"{upstream.name}: states 0..{upstream.num_layers}, width {widths}, {upstream.frame_rate_hz:g} frames/s, "
         f"{total:,} parameters, hash {upstream.hash}"
     )
 

@@ -1,5 +1,6 @@
-"""What a run costs: a model and a clock in, parameters by part, peak memory, speed and wall time out."""
+"""What a run costs: a model and a clock in; parameters by part, peak memory, speed, wall time, and a table of them out."""
 
+import math
 import resource
 import time
 from pathlib import Path
@@ -21,8 +22,66 @@ def parameters(model: Model) -> dict[str, int]:
     """Counts: trainable by part, trainable encoder parameters (upstream + inserted + fuse), and the upstream's size."""
     counts = {part: sum(p.numel() for _, p in named) for part, named in model.parts().items()}
     encoder = counts["upstream"] + counts["inserted"] + counts["fuse"]
-    total = sum(p.numel() for n, p in model.upstream.named_parameters() if n in model.base_names)
+    total = sum(p.numel() for p in model.upstream.parameters() if id(p) in model.base_parameters)
     return {**counts, "trainable_encoder": encoder, "trainable": encoder + counts["head"], "upstream_total": total}
+
+
+def checkpoint_bytes(model: Model) -> int:
+    """Bytes of the tensors that a checkpoint holds; the file has some hundred bytes a tensor beside."""
+    return sum(tensor.nbytes for tensor in model.trained_state().values())
+
+
+PARTS = {"upstream": "upstream", "inserted": "inserted", "fuse": "fusion", "head": "head"}
+LEGEND = [
+    "Trainable parameters: the upstream's own, those inserted into it, the fusion's, the head's; % of upstream: the first",
+    "three beside all that it has. GFLOP: 10⁹ operations per second of audio, two a multiply-add, with padding, of what is",
+    "run: where hidden states come from a cache, forward is without the upstream's forward, which stands apart. Memory: the",
+    "peak of the process; less model: above what it held with the model loaded. Checkpoint: what was trained, nothing else.",
+]
+
+
+def three_digits(value: float | None) -> str:
+    """A number as one reads it: three digits and those before the point; – for what is not known."""
+    if value is None:
+        return "–"
+    return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}" if value > 0 else f"{value:g}"
+
+
+def columns(used: dict) -> dict[str, str]:
+    """{title: cell} of what a run used, as `resources.json` has it; – for what it does not tell."""
+    counts = used["parameters"]
+    shares = {
+        "% of upstream": (
+            100 * counts["trainable_encoder"] / counts["upstream_total"] if counts["upstream_total"] else None
+        )
+    }
+    scaled = {
+        title: used[key] / unit if used.get(key) is not None else None
+        for title, key, unit in (
+            ("forward GFLOP", "forward_flops_per_s", 1e9),
+            ("backward GFLOP", "backward_flops_per_s", 1e9),
+            ("upstream's GFLOP", "upstream_forward_flops_per_s", 1e9),
+            ("peak MB", "peak_bytes", 1e6),
+            ("less model MB", "peak_less_model_bytes", 1e6),
+            ("checkpoint MB", "checkpoint_bytes", 1e6),
+        )
+    }
+    numbers = {title: three_digits(value) for title, value in {**shares, **scaled}.items()}
+    return {**{title: f"{counts[part]:,}" for part, title in PARTS.items()}, **numbers}
+
+
+def table(rows: list[dict[str, str]]) -> list[str]:
+    """Rows of {title: cell}, alike in their titles, as lines of a Markdown table that can be read as it is."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        "| "
+        + " | ".join(cell.rjust(w) if n else cell.ljust(w) for n, (cell, w) in enumerate(zip(cells, widths)))
+        + " |"
+        for cells in lines
+    ]
+    rule = "|" + "|".join("-" * (w + 1) + ("-:"[n > 0]) for n, w in enumerate(widths)) + "|"
+    return [padded[0], rule, *padded[1:]]
 
 
 class Ledger:
@@ -54,6 +113,11 @@ class Ledger:
             return torch.cuda.max_memory_allocated(self.device)
         return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
+    @property
+    def train_minutes(self) -> float:
+        """Of training steps, all calls together."""
+        return (self.before.get("train_seconds", 0.0) + self.train_seconds) / 60
+
     def add(self, audio_seconds: float, train_seconds: float) -> None:
         """Count one training step."""
         self.steps += 1
@@ -61,9 +125,9 @@ class Ledger:
         self.train_seconds += train_seconds
 
     def read(self) -> dict:
-        """Memory in bytes; wall seconds, steps, seconds of audio and of training, all calls together."""
+        """Memory in bytes; wall seconds, steps, seconds of audio and of training, all calls together; and speed."""
         peak, old = self._peak(), self.before
-        return {
+        used = {
             "peak_bytes": max(peak, old.get("peak_bytes", 0)),
             "peak_less_model_bytes": max(peak - self.base_bytes, old.get("peak_less_model_bytes", 0)),
             "wall_seconds": old.get("wall_seconds", 0.0) + time.monotonic() - self.start,
@@ -71,3 +135,6 @@ class Ledger:
             "steps": old.get("steps", 0) + self.steps,
             "audio_seconds": old.get("audio_seconds", 0.0) + self.audio_seconds,
         }
+        trained_s = max(used["train_seconds"], 1e-9)
+        speed = {f"{what}_per_second": used[what] / trained_s for what in ("steps", "audio_seconds")}
+        return {**used, **speed}

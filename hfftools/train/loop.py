@@ -35,13 +35,18 @@ class Config:
     average: int = 5  # best epochs by dev WER whose mean is the final checkpoint
     patience: int = 0  # epochs without a better dev WER after which to stop; 0: never
     blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
+    minutes: float = 0.0  # of training steps, all calls together, after which to stop with what there is; 0: never
     save_minutes: float = 5.0  # between saves within an epoch; 0: after each step
 
     def __post_init__(self):
         for name in ("epochs", "accumulate", "average"):
             require(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is below 1")
-        for name in ("patience", "blank_epochs", "save_minutes"):
+        for name in ("patience", "blank_epochs", "minutes", "save_minutes"):
             require(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is below 0")
+
+
+class Diverged(UserError):
+    """A run that went wrong for what it was told to do, not for how it was told."""
 
 
 class Loop:
@@ -52,7 +57,8 @@ class Loop:
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
         every = config.train.accumulate
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
-        self.optimizer, self.schedule = optim.build(model, config.optim, sum(-(-n // every) for n in counts))
+        self.steps = sum(-(-n // every) for n in counts)
+        self.optimizer, self.schedule = optim.build(model, config.optim, self.steps)
         self.epoch, self.position, self.history = 0, 0, []
         self.sums = {"loss": 0.0, "utterances": 0, "grad_norm": 0.0, "steps": 0, "audio": 0.0, "seconds": 0.0}
         before = self._restore() if exp.state.exists() else None
@@ -95,13 +101,15 @@ class Loop:
         last_save = time.monotonic()
         self._check_blank()
         while self.epoch < self.config.train.epochs and not self._out_of_patience():
+            if self._out_of_time() and self.position == 0:
+                break
             order = self._plan(self.epoch)
             bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
             bar.update(self.position)
             every = self.config.train.accumulate
             batches = self.train_data.batches(order[self.position :], self.config.data.workers)
             self.model.train()
-            while self.position < len(order):
+            while self.position < len(order) and not self._out_of_time():
                 group = order[self.position : self.position + every]
                 self._step([next(batches) for _ in group])
                 self.position += len(group)
@@ -119,6 +127,7 @@ class Loop:
     def _step(self, batches: list) -> None:
         start = time.monotonic()
         count = sum(len(batch.ids) for batch in batches)
+        self.model.hold(self.schedule.last_epoch < self.config.optim.upstream.freeze_steps)
         for offset, batch in enumerate(batches):
             torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
             seeds = batch.random_seeds(self.config.seed, self.epoch)
@@ -131,7 +140,7 @@ class Loop:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
         if not norm < float("inf"):
-            raise UserError(f"{self.exp.root}: the gradient is not finite in epoch {self.epoch + 1}; {_ADVICE}")
+            raise Diverged(f"{self.exp.root}: the gradient is not finite in epoch {self.epoch + 1}; {_ADVICE}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
@@ -147,10 +156,12 @@ class Loop:
         row = int((~torch.isfinite(loss_B)).nonzero()[0])
         lens_B = batch.lens_B if batch.lens_B is not None else self.model.upstream.out_lens(batch.num_samples_B)
         frames, needed = int(lens_B[row]), frames_needed(batch.targets_BL[row, : batch.target_lens_B[row]].tolist())
-        why = f"its loss is {loss_B[row].item()} in epoch {self.epoch + 1}; {_ADVICE}"
+        where = f"{self.exp.root}: utterance {batch.ids[row]}"
         if needed > frames:
-            why = f"its labels need {needed} frames, its audio has {frames}; mend its utt2dur or drop it"
-        raise UserError(f"{self.exp.root}: utterance {batch.ids[row]}: {why}")
+            raise UserError(
+                f"{where}: its labels need {needed} frames, its audio has {frames}; mend its utt2dur or drop it"
+            )
+        raise Diverged(f"{where}: its loss is {loss_B[row].item()} in epoch {self.epoch + 1}; {_ADVICE}")
 
     def _end_epoch(self) -> None:
         sums, self.epoch, self.position = self.sums, self.epoch + 1, 0
@@ -205,10 +216,13 @@ class Loop:
         best = min(self.history, key=lambda r: r["dev_wer"])
         return self.epoch - best["epoch"] >= patience
 
+    def _out_of_time(self) -> bool:
+        return 0 < self.config.train.minutes <= self.ledger.train_minutes
+
     def _check_blank(self) -> None:
         count = self.config.train.blank_epochs
         if count and len(self.history) >= count and all(r["empty"] > 0.99 for r in self.history[-count:]):
-            raise UserError(
+            raise Diverged(
                 f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse of CTC); "
                 "try a lower or higher optim.head.lr, smaller data.batch_seconds for more steps, or check text against audio"
             )
@@ -223,11 +237,13 @@ class Loop:
     def _finish(self) -> dict:
         self.board.close()
         self.model.load_trained(checkpoint.average(self._best()), "the average of the best epochs")
-        wer, _, _ = self._dev()
+        wer, loss, _ = self._dev()
         epochs = sorted(int(path.stem.split("_")[1]) for path in self._best())
         log.info(f"average of epochs {epochs}: dev WER {100 * wer:.2f} %")
         self.final_facts = {"epochs": epochs, "dev_wer": wer}
-        return {**self.ledger.read(), "dev_wer": wer, "epochs": len(self.history), "averaged": epochs}
+        if self.schedule.last_epoch < self.steps and self._out_of_time():
+            log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
+        return {**self.ledger.read(), "dev_wer": wer, "dev_loss": loss, "epochs": len(self.history), "averaged": epochs}
 
     def keep_final(self) -> None:
         """Write the averaged model as the final checkpoint: the mark that the run is done."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hfftools.log import UserError, require
+from hfftools.log import UserError, log, require
 from hfftools.model import Model
 
 SCHEDULES = ("constant", "linear", "cosine", "tri_stage")
@@ -21,10 +21,14 @@ class Group:
     schedule: str = "cosine"  # constant, linear, cosine, or tri_stage
     warmup: float = 0.1  # share of the steps that rise linearly
     hold: float = 0.4  # tri_stage: share of the steps at the peak, before an exponential decay to 5 %
+    freeze_steps: int = (
+        0  # optim.upstream alone: steps for which the whole upstream is held frozen; its schedule follows
+    )
 
     def __post_init__(self):
         require(self.lr > 0, f"optim: lr {self.lr} is not above 0")
         require(self.schedule in SCHEDULES, f"optim: schedule '{self.schedule}' is not one of {', '.join(SCHEDULES)}")
+        require(self.freeze_steps >= 0, f"optim: freeze_steps {self.freeze_steps} is below 0")
         require(0 <= self.warmup <= 1 and 0 <= self.hold <= 1, "optim: warmup and hold are shares of the steps, 0 to 1")
 
 
@@ -39,6 +43,8 @@ class Config:
     clip: float = 5.0  # largest norm of the gradient
 
     def __post_init__(self):
+        for name in ("fuse", "head"):
+            require(getattr(self, name).freeze_steps == 0, f"optim.{name}.freeze_steps: only the upstream can be held")
         require(self.clip > 0, f"optim.clip: {self.clip} is not above 0")
         require(self.weight_decay >= 0, f"optim.weight_decay: {self.weight_decay} is below 0")
 
@@ -56,11 +62,17 @@ def _decay(group: Any, rest: float) -> float:
 
 
 def shape(group: Any, steps: int) -> Callable[[int], float]:
-    """Step number -> share of the peak learning rate."""
+    """Step number -> share of the peak learning rate; it begins once the steps for which the group is frozen are over."""
+    frozen = group.freeze_steps
+    steps = max(1, steps - frozen)
     warmup = max(1, round(group.warmup * steps))
-    return lambda step: min(1.0, (step + 1) / warmup) * _decay(
-        group, min(1.0, max(0, step - warmup) / max(1, steps - warmup))
-    )
+
+    def share(step: int) -> float:
+        step -= frozen
+        rest = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
+        return 0.0 if step < 0 else min(1.0, (step + 1) / warmup) * _decay(group, rest)
+
+    return share
 
 
 def build(model: Model, config: Any, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
@@ -71,6 +83,11 @@ def build(model: Model, config: Any, steps: int) -> tuple[torch.optim.AdamW, tor
         "fuse": (config.fuse, parts["inserted"] + parts["fuse"]),
         "head": (config.head, parts["head"]),
     }
+    frozen = config.upstream.freeze_steps
+    if parts["upstream"] + parts["inserted"] and frozen >= steps:
+        log.warning(
+            f"optim.upstream.freeze_steps={frozen}, of {steps} steps in all: nothing in the upstream will train"
+        )
     groups = [
         {"name": name, "params": [p for _, p in named], "lr": group.lr, "shape": shape(group, steps)}
         for name, (group, named) in chosen.items()

@@ -10,5 +10,9 @@ class Config:
     name: str = "frozen"
 
 
+def places(config: Config) -> list[str]:
+    return []
+
+
 def apply(upstream: Upstream, config: Config) -> None:
     """Leave everything frozen."""

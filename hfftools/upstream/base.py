@@ -1,6 +1,7 @@
 """The contract of every foundation model: waveforms and lengths in, the hidden states asked for and their lengths out."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -22,10 +23,19 @@ class Upstream(nn.Module):
         """Valid frames [B] from samples [B], by the front end's own convolution formula."""
         raise NotImplementedError
 
-    def forward(self, wav_BN: Tensor, num_samples_B: Tensor, layers: Sequence[int]) -> tuple[dict[int, Tensor], Tensor]:
+    def forward(
+        self,
+        wav_BN: Tensor,
+        num_samples_B: Tensor,
+        layers: Sequence[int],
+        augment: Callable[[Tensor, Tensor, "Upstream"], Tensor] | None = None,
+    ) -> tuple[dict[int, Tensor], Tensor]:
         """{layer: h [B, T, D]} for the layers asked for, and lengths [B]; nothing above the highest is computed.
 
         `wav_BN` is float, 16 kHz, mono; samples beyond `num_samples_B` are padding and change no valid frame.
+        `augment(x_BTD, lens_B, upstream)`, where given, masks what the front end puts out, before any position is
+        added to it: with `mask_embedding` [D], or zero where that is None. Models without blocks have nothing to mask, and
+        refuse it.
         """
         raise NotImplementedError
 
@@ -34,9 +44,43 @@ class Upstream(nn.Module):
         return list(range(self.num_layers + 1))
 
     @property
+    def input_layers(self) -> list[int]:
+        """States that no block puts out."""
+        return [0]
+
+    def halves(self) -> list["Upstream"]:
+        """The models that this is made of: itself."""
+        return [self]
+
+    @property
+    def dims(self) -> dict[int, int]:
+        """{layer: width} of each state."""
+        return dict.fromkeys(self.all_layers, self.dim)
+
+    @property
     def frame_rate_hz(self) -> float:
         return 16000 / self.stride_samples
 
     def blocks(self) -> nn.ModuleList:
         """The L blocks, lowest first: where a tune method grafts its parts."""
         raise NotImplementedError
+
+    def front_end(self) -> list[nn.Module]:
+        """The convolutions over the waveform or log-mel, with their norms."""
+        raise NotImplementedError
+
+    def convolutions(self) -> list[tuple[nn.Module, str]]:
+        """The same as (owner, name in it), for what is grafted there."""
+        raise NotImplementedError
+
+    def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
+        """Modules that play no part in the states of `layers`."""
+        return list(self.blocks()[max(layers) :])
+
+    def view(self) -> "Upstream":
+        """The same model as other modules over the same tensors: what is grafted on one does not change the other.
+
+        A parameter that is to train in a view needs a tensor of its own first.
+        """
+        shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.parameters()}
+        return copy.deepcopy(self, {**shared, **{id(b): b for b in self.buffers()}})

@@ -5,7 +5,7 @@ A checkpoint is one safetensors file: half-precision weights, with the sizes and
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -71,18 +71,34 @@ class ConformerUpstream(Upstream):
             for _ in range(config.layers)
         )
 
+    @property
+    def mask_embedding(self) -> Tensor:
+        """[D]: what stood for masked frames in pre-training."""
+        return self.mask_D
+
     def blocks(self) -> nn.ModuleList:
         return self.encoder
+
+    def front_end(self) -> list[nn.Module]:
+        return [self.subsample.conv1, self.subsample.conv2]
+
+    def convolutions(self) -> list[tuple[nn.Module, str]]:
+        return [(self.subsample, "conv1"), (self.subsample, "conv2")]
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:
         return self.subsample.out_lens(self.logmel.out_lens(num_samples_B))
 
-    def forward(self, wav_BN, num_samples_B, layers):
+    def forward(self, wav_BN, num_samples_B, layers, augment=None):
         mel_BTM, lens_B = self.logmel(wav_BN, num_samples_B)
-        return self.encode(mel_BTM, lens_B, layers)
+        return self.encode(mel_BTM, lens_B, layers, augment=augment)
 
     def encode(
-        self, mel_BTM: Tensor, mel_lens_B: Tensor, layers: Sequence[int], masked_BT: Tensor | None = None
+        self,
+        mel_BTM: Tensor,
+        mel_lens_B: Tensor,
+        layers: Sequence[int],
+        masked_BT: Tensor | None = None,
+        augment: Callable[[Tensor, Tensor, Upstream], Tensor] | None = None,
     ) -> tuple[dict[int, Tensor], Tensor]:
         """The same from log-mel; frames where `masked_BT` is True enter the first block as the mask embedding."""
         if mel_BTM.shape[1] < 7:  # the receptive field of the two convolutions
@@ -93,6 +109,8 @@ class ConformerUpstream(Upstream):
         x_BTD = x_BTD.masked_fill(~valid_BT[:, :, None], 0.0)
         if masked_BT is not None:
             x_BTD = torch.where(masked_BT[:, :, None], self.mask_D.to(x_BTD.dtype), x_BTD)
+        if augment is not None:
+            x_BTD = augment(x_BTD, lens_B, self)
         states = {0: x_BTD}
         for number, block in enumerate(self.encoder[: max(layers)], 1):
             x_BTD = block(x_BTD, attend_BT)

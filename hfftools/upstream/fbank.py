@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from hfftools.log import require
 from hfftools.nn.logmel import HOP_SAMPLES, LogMel
 from hfftools.upstream.base import Upstream
 
@@ -24,10 +25,19 @@ class FbankUpstream(Upstream):
     def blocks(self) -> nn.ModuleList:
         return nn.ModuleList()
 
+    def front_end(self) -> list[nn.Module]:
+        return []
+
+    def convolutions(self) -> list[tuple[nn.Module, str]]:
+        return []
+
     def out_lens(self, num_samples_B):
         return self.logmel.out_lens(num_samples_B) // STACK
 
-    def forward(self, wav_BN, num_samples_B, layers):
+    def forward(self, wav_BN, num_samples_B, layers, augment=None):
+        require(
+            augment is None, "upstream fbank has no blocks, and nothing inside to mask; set mask.time=0 mask.channel=0"
+        )
         mel_BTM, lens_B = self.logmel(wav_BN, num_samples_B)
         if mel_BTM.shape[1] < STACK:
             mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, STACK - mel_BTM.shape[1]))

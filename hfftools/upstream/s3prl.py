@@ -1,6 +1,6 @@
 """The door to s3prl: the name of one of its upstreams, or a checkpoint converted for it, in; a TransformerUpstream out.
 
-s3prl knows where checkpoints lie and how to read them; the layers it builds are run by transformer.py. Its module
+s3prl knows where checkpoints lie and how to read them; the layers it builds are run by TransformerUpstream. Its module
 s3prl.hub is never imported: it needs parts of torchaudio that are gone since 2.9, while the families below do not.
 """
 
@@ -14,17 +14,17 @@ from torch import nn
 
 from hfftools.log import UserError, log, suggest
 from hfftools.upstream.cache import fetch, file_hash
+from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Activation,
     Attention,
     Block,
-    ConvLayer,
     DistanceBias,
-    FrontEnd,
     GatedAttention,
     Position,
     TransformerUpstream,
 )
+from hfftools.upstream.w2v_conformer import MacaronBlock, espnet_attention, espnet_block
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm", "data2vec")
 ALIASES = {
@@ -45,7 +45,7 @@ def names() -> dict[str, str]:
         for name, value in vars(hub).items():
             registered = callable(value) and getattr(value, "__module__", "") == hub.__name__
             by_hand = name.endswith(("_local", "_custom", "_url"))
-            if registered and not by_hand and not name.startswith("_") and "conformer" not in name:
+            if registered and not by_hand and not name.startswith("_"):
                 found[name] = family
     return found
 
@@ -55,19 +55,13 @@ def load(name: str, checkpoint: Path | str | None = None) -> TransformerUpstream
 
     Raises UserError for a name that is unknown, a file that is missing, unreadable or not of the family, no network.
     """
+    family, real = _find(name, checkpoint)
     if checkpoint is not None:
-        family, path, shown = name.removesuffix("_local"), Path(checkpoint), f"{name}:{checkpoint}"
-        if name not in (known := [f"{family}_local" for family in FAMILIES]):
-            raise UserError(f"upstream {shown}: {name} is not known; {suggest(name, known)}")
+        path, shown = Path(checkpoint), f"{name}:{checkpoint}"
     else:
-        real, known = ALIASES.get(name, name), names()
-        if real not in known:
-            raise UserError(f"upstream {name} is not known; {suggest(name, [*known, *ALIASES])}")
         if real != name:
             log.info("upstream %s is s3prl's %s", name, real)
-        family, path, shown = known[real], fetch(url_of(real, known[real])), name
-    if not path.is_file():
-        raise UserError(f"upstream {shown}: {path} does not exist; give a checkpoint converted for s3prl's {family}")
+        path, shown = fetch(url_of(real, family)), name
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # weights are drawn before they are loaded
             warnings.simplefilter("ignore", FutureWarning)  # torch's, about the weight norm that s3prl builds with
@@ -79,6 +73,31 @@ def load(name: str, checkpoint: Path | str | None = None) -> TransformerUpstream
         line = str(error).split("\n")[0]
         raise UserError(f"upstream {shown}: {path} is not a checkpoint of s3prl's {family} ({line}); {mend}") from None
     return _upstream(model, normalise, shown, file_hash(path))
+
+
+def blocks_of(name: str, checkpoint: Path | str | None = None) -> str:
+    """`transformer` or `macaron`, without loading; empty where fairseq's settings in the checkpoint decide it."""
+    family, real = _find(name, checkpoint)
+    if checkpoint is not None:
+        return "transformer" if family == "wavlm" else ""
+    return "macaron" if "conformer" in real else "transformer"
+
+
+def _find(name: str, checkpoint: Path | str | None) -> tuple[str, str]:
+    """The family of a name, and the name that s3prl has for it; UserError as load says."""
+    if checkpoint is None:
+        real, known = ALIASES.get(name, name), names()
+        if real not in known:
+            raise UserError(f"upstream {name} is not known; {suggest(name, [*known, *ALIASES])}")
+        return known[real], real
+    shown, family = f"{name}:{checkpoint}", name.removesuffix("_local")
+    if name not in (known := [f"{family}_local" for family in FAMILIES]):
+        raise UserError(f"upstream {shown}: {name} is not known; {suggest(name, known)}")
+    if not Path(checkpoint).is_file():
+        raise UserError(
+            f"upstream {shown}: {checkpoint} does not exist; give a checkpoint converted for s3prl's {family}"
+        )
+    return family, name
 
 
 class _Found(Exception):
@@ -124,8 +143,8 @@ def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
 
 def _upstream(model: nn.Module, normalise: bool, name: str, digest: str) -> TransformerUpstream:
     encoder = model.encoder
-    if not hasattr(encoder.layers[0], "fc1") or getattr(model, "input_quantizer", None) is not None:
-        raise UserError(f"upstream {name}: only plain Transformer encoders are supported, not {type(encoder).__name__}")
+    if getattr(model, "input_quantizer", None) is not None:
+        raise UserError(f"upstream {name}: models that quantise what enters their blocks are not supported")
     front = FrontEnd(
         [_conv_layer(layer) for layer in model.feature_extractor.conv_layers],
         model.layer_norm,
@@ -134,20 +153,30 @@ def _upstream(model: nn.Module, normalise: bool, name: str, digest: str) -> Tran
         WAV_EPS if normalise else None,
     )
     norm_first = encoder.layer_norm_first
-    several = isinstance(encoder.pos_conv[0], nn.Sequential)
-    position = Position(
-        list(encoder.pos_conv) if several else [encoder.pos_conv],
-        None if norm_first else encoder.layer_norm,
-        encoder.dropout,
-    )
-    first = encoder.layers[0].self_attn
-    distance = None
+    if hasattr(encoder, "embed_positions"):  # a ConformerEncoder builds a positional convolution, and passes it by
+        convs = []
+    else:
+        for conv in encoder.pos_conv.modules():
+            _renew_weight_norm(conv)
+        convs = list(encoder.pos_conv) if isinstance(encoder.pos_conv[0], nn.Sequential) else [encoder.pos_conv]
+    position = Position(convs, None if norm_first else encoder.layer_norm, encoder.dropout)
+    first, distance = getattr(encoder.layers[0], "self_attn", None), None
     if getattr(first, "has_relative_attention_bias", False):
         distance = DistanceBias(first.relative_attention_bias, first.max_distance)
-    blocks = [_block(layer, distance) for layer in encoder.layers]
+    blocks = [_block(layer, distance, name) for layer in encoder.layers]
     if distance is not None:
         blocks[0].attention.distance = distance
-    return TransformerUpstream(name, digest, front, position, blocks, encoder.layer_norm if norm_first else None)
+    final_norm = encoder.layer_norm if norm_first else None
+    return TransformerUpstream(name, digest, front, position, blocks, final_norm, getattr(model, "mask_emb", None))
+
+
+def _renew_weight_norm(conv: nn.Module) -> None:
+    """torch's former weight norm keeps a computed tensor in the module, so that no copy can be made; the new does not."""
+    if hasattr(conv, "weight_g"):
+        g, v = conv.weight_g.detach(), conv.weight_v.detach()
+        nn.utils.remove_weight_norm(conv)
+        nn.utils.parametrizations.weight_norm(conv, dim=2)
+        conv.parametrizations.weight.original0.data, conv.parametrizations.weight.original1.data = g, v
 
 
 def _conv_layer(layer: nn.Sequential) -> ConvLayer:
@@ -156,14 +185,36 @@ def _conv_layer(layer: nn.Sequential) -> ConvLayer:
     return ConvLayer(layer[0], norms[0] if norms else None, layer[-1])
 
 
-def _block(layer: nn.Module, distance: DistanceBias | None) -> Block:
-    theirs = layer.self_attn
-    projections = (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.out_proj)
-    heads, dropout = theirs.num_heads, theirs.dropout_module.p
-    if distance is None:
-        attention = Attention(projections, heads, dropout)
-    else:
-        attention = GatedAttention(projections, heads, dropout, distance, theirs.grep_linear, theirs.grep_a)
+def _block(layer: nn.Module, distance: DistanceBias | None, name: str) -> Block | MacaronBlock:
+    if hasattr(layer, "conv_module"):
+        return _macaron(layer, name)
+    if not hasattr(layer, "fc1"):
+        known = "those of Transformers and wav2vec 2.0 Conformers"
+        raise UserError(f"upstream {name}: blocks of the class {type(layer).__name__} are not supported, only {known}")
+    attention = _attention(layer.self_attn, distance)
     feed_forward = nn.Sequential(layer.fc1, Activation(layer.activation_fn), layer.dropout2, layer.fc2, layer.dropout3)
     norms = layer.self_attn_layer_norm, layer.final_layer_norm
     return Block(attention, norms[0], feed_forward, norms[1], layer.dropout1, layer.layer_norm_first)
+
+
+def _attention(theirs: nn.Module, distance: DistanceBias | None = None) -> Attention:
+    projections = (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.out_proj)
+    heads, dropout = theirs.num_heads, theirs.dropout_module.p
+    if distance is None:
+        return Attention(projections, heads, dropout)
+    return GatedAttention(projections, heads, dropout, distance, theirs.grep_linear, theirs.grep_a)
+
+
+def _macaron(layer: nn.Module, name: str) -> MacaronBlock:
+    theirs, feeds = layer.self_attn, (layer.ffn1, layer.ffn2)
+    if hasattr(theirs, "linear_q"):
+        attention = espnet_attention(
+            theirs, theirs.h, theirs.rotary_emb.inv_freq if hasattr(theirs, "rotary_emb") else None
+        )
+    elif layer.pos_enc_type == "rel_pos":
+        raise UserError(f"upstream {name}: relative positions need fairseq's attn_type espnet")
+    else:
+        attention = _attention(theirs)
+    # the SiLU are new: s3prl's work in place, on what the linear layer before them has put out
+    feed_forwards = [nn.Sequential(feed.w_1, nn.SiLU(), feed.dropout1, feed.w_2, feed.dropout2) for feed in feeds]
+    return espnet_block(layer, attention, feed_forwards, [feed.layer_norm for feed in feeds], nn.SiLU())

@@ -84,3 +84,8 @@ def test_a_changed_probe_is_refused_and_a_finished_one_kept(probing, tmp_path):
     assert json.loads((tmp_path / "p" / "probe.json").read_text())["layers"]
     with pytest.raises(UserError, match="lr was 0.02 and is now 0.5"):
         probe(tmp_path / "p", [], [*probing, "lr=0.5"])
+
+
+def test_a_pair_of_upstreams_of_different_widths_is_probed_layer_by_layer(probing, encoder, tmp_path):
+    found = rows(tmp_path / "pair", [*probing, f"upstream={encoder}+fbank", "epochs=1"])
+    assert [row["layer"] for row in found] == [0, 1, 2, 3, 4]

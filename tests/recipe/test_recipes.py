@@ -30,7 +30,7 @@ def test_mini_from_nothing_to_a_table_and_again(recipe):
     here, done = recipe("mini", "--limit", "40", "--epochs", "2")
     assert done.returncode == 0, done.stderr[-2000:]
     for name in ("last_layer", "weighted_sum", "fusion"):
-        assert f"| {name} |" in done.stdout
+        assert f"\n| {name} " in done.stdout
         assert (here / "exp" / name / "decode" / "test" / "score_wer" / "result.txt").read_text().startswith("%WER")
     results = (here / "exp" / "RESULTS.md").read_text()
     assert "## Environment" in results and "| fusion/test |" in results
@@ -57,9 +57,23 @@ def test_hff_decode_needs_nothing_but_the_folder(recipe):
 
 @pytest.mark.skipif(not AN4.exists(), reason="AN4 is not beside the checkout, at ../shared/data/an4")
 def test_an4_on_the_real_corpus(recipe):
-    more = ["--limit", "30", "--epochs", "1", "--seeds", "1", "--methods", "weighted_sum"]
-    here, done = recipe("an4", "--corpus", str(AN4), *more)
+    more = ["--limit", "30", "--epochs", "1", "--seeds", "1", "--methods", "weighted_sum lora", "--speeds", "1.0"]
+    chosen = [
+        "--choose-rates",
+        "true",
+        "--rates",
+        "1e-3 2e-3",
+        "--unit-kind",
+        "char",
+        "--train-config",
+        "conf/small.yaml",
+    ]
+    here, done = recipe("an4", "--corpus", str(AN4), *more, *chosen)
     assert done.returncode == 0, done.stderr[-2000:]
+    for method in ("weighted_sum", "lora"):
+        best = (here / "exp" / "lr" / method / "best").resolve()
+        mine = here / "exp" / method / "checkpoints" / "final.safetensors"
+        assert mine.read_bytes() == (best / "checkpoints" / "final.safetensors").read_bytes()
     assert (here / "exp" / "RESULTS.md").exists()
     assert (here / "exp" / "probe_fbank" / "probe.json").exists()
 

@@ -15,7 +15,7 @@ from hfftools.data import units
 from hfftools.data.ark import HiddenCache
 from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.log import UserError
-from hfftools.train import checkpoint, job
+from hfftools.train import checkpoint, decoding, job
 from hfftools.train.extract import extract
 
 
@@ -87,16 +87,16 @@ def test_cached_states_give_the_run_that_waveforms_give(options, corpus, encoder
 
 def test_decoding_needs_the_experiment_alone_and_is_done_once(options, tmp_path):
     exp = train(tmp_path / "exp", options)
-    (folder,) = job.decode(exp.root, [], [])
+    (folder,) = decoding.decode([exp.root], [], [])
     assert folder == exp.decode("test")
-    scores = job.read_scores(folder)
+    scores = decoding.read_scores(folder)
     assert scores["wer"].sentences == 6 and (folder / "score_wer" / "result.txt").exists()
     stamp = (folder / "text").stat().st_mtime_ns
-    job.decode(exp.root, [], [])
+    decoding.decode([exp.root], [], [])
     assert (folder / "text").stat().st_mtime_ns == stamp
     assert json.loads(exp.resources.read_text())["parameters"]["upstream"] == 0
     with pytest.raises(UserError, match="not an experiment"):
-        job.decode(tmp_path / "nothing", [], [])
+        decoding.decode([tmp_path / "nothing"], [], [])
 
 
 def test_training_learns(options, tmp_path):
@@ -196,10 +196,10 @@ def test_a_collapsed_run_stays_collapsed(options, tmp_path):
 def test_decoding_takes_no_option_that_changes_a_result(options, corpus, tmp_path):
     exp = train(tmp_path / "exp", options, "fuse.name=layer")
     with pytest.raises(UserError, match=r"'fuse.layers=\[0\]': after training only device"):
-        job.decode(exp.root, [], ["fuse.layers=[0]"])
+        decoding.decode([exp.root], [], ["fuse.layers=[0]"])
     shutil.copytree(corpus / "test", tmp_path / "other" / "test")
     with pytest.raises(UserError, match="two data directories are called test"):
-        job.decode(exp.root, [f"{corpus}/test", f"{tmp_path}/other/test"], [])
+        decoding.decode([exp.root], [f"{corpus}/test", f"{tmp_path}/other/test"], [])
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,21 @@ def test_nothing_above_the_highest_layer_is_computed(model):
 
 
 @torch.no_grad()
+def test_augment_enters_the_first_block(model):
+    wav, num = torch.randn(2, 8000), torch.tensor([8000, 5000])
+    (mel, mel_lens), masked = model.logmel(wav, num), torch.zeros(2, 11, dtype=torch.bool)
+    masked[:, 2:5] = True
+
+    def augment(x_BTD, lens_B, _):
+        assert torch.equal(lens_B, model.out_lens(num))
+        return torch.where(masked[:, :, None], model.mask_embedding, x_BTD)
+
+    ours, expected = model(wav, num, [0, 3], augment)[0], model.encode(mel, mel_lens, [0, 3], masked)[0]
+    assert all(torch.equal(h, expected[layer]) for layer, h in ours.items())
+    assert not torch.equal(ours[3], model(wav, num, [3])[0][3])
+
+
+@torch.no_grad()
 def test_save_and_load(model, tmp_path):
     path = tmp_path / "encoder.safetensors"
     conformer.save(model, path, {"note": "test"})

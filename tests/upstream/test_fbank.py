@@ -1,8 +1,10 @@
 """The log-mel baseline keeps the contract of an upstream."""
 
+import pytest
 import torch
 
 from hfftools.data.batch import pad_batch
+from hfftools.log import UserError
 from hfftools.upstream.fbank import FbankUpstream
 
 
@@ -12,6 +14,13 @@ def test_contract():
     assert (model.num_layers, model.dim, model.stride_samples) == (0, 320, 640)
     assert model.all_layers == [0] and len(model.blocks()) == 0 and model.frame_rate_hz == 25
     assert not list(model.parameters())
+
+
+def test_there_is_nothing_inside_to_mask():
+    batch = torch.randn(1, 4000), torch.tensor([4000]), [0]
+    FbankUpstream()(*batch, augment=None)
+    with pytest.raises(UserError, match="fbank has no blocks, and nothing inside to mask"):
+        FbankUpstream()(*batch, augment=lambda x_BTD, lens_B: x_BTD)
 
 
 def test_lengths_and_frames():

@@ -9,7 +9,7 @@ from hfftools.log import UserError
 from hfftools.upstream import conformer
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig
 from hfftools.upstream.fbank import FbankUpstream
-from hfftools.upstream.names import check_layers, known_names, load_upstream
+from hfftools.upstream.names import check_layers, family, known_names, load_upstream
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,45 @@ def test_own_encoder_by_file_and_by_folder(tmp_path):
         assert isinstance(model, ConformerUpstream) and model.num_layers == 2 and not model.training
     with pytest.raises(UserError, match="none.safetensors does not exist"):
         load_upstream(str(tmp_path / "none.safetensors"))
+
+
+def test_family_of_names(tmp_path):
+    conformer.save(ConformerUpstream(EncoderConfig(dim=8, layers=1, heads=2)), tmp_path / "encoder.safetensors", {})
+    for name, kind in {
+        "fbank": "fbank",
+        "hff_tiny": "conformer",
+        str(tmp_path): "conformer",
+        f"{tmp_path}/encoder.safetensors": "conformer",
+        "wav2vec2_large": "transformer",
+        "wavlm_base_plus": "transformer",
+        "wav2vec2_conformer_rope": "macaron",
+        "hubert_base+data2vec": "transformer",
+        "hubert_base+hff_tiny": "",
+    }.items():
+        assert family(name) == kind, name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hubert_bas",
+        "hff_tiny+hff_tny",
+        "wav2vec2:model.pt",
+        "wavlm_local:none.pt",
+        "wav2vec2_local:none.pt",
+        "hf:none",
+        "none.safetensors",
+        "facebook/wav2vec2-base",
+        "none.pt",
+    ],
+)
+def test_family_refuses_what_loading_does(name):
+    lines = []
+    for door in (load_upstream, family):
+        with pytest.raises(UserError) as caught:
+            door(name)
+        lines.append(str(caught.value))
+    assert lines[0] == lines[1]
 
 
 def test_paths_without_their_kind_say_what_to_write(tmp_path):

@@ -1,6 +1,7 @@
 """Tiny models with random weights, in the very forms that the doors read; nothing here needs a network."""
 
 import json
+import zlib
 
 import pytest
 import torch
@@ -14,19 +15,52 @@ SIZES = dict(
     encoder_attention_heads=4,
 )
 LARGE = dict(extractor_mode="layer_norm", conv_bias=True, layer_norm_first=True)
+CONFORMER = dict(layer_type="conformer", depthwise_conv_kernel_size=7)
+SETTINGS = {  # of s3prl's models, by the second part of a form
+    "base": {},
+    "large": LARGE,
+    "rel": {**LARGE, **CONFORMER, "attn_type": "espnet", "pos_enc_type": "rel_pos"},
+    "rope": {**CONFORMER, "attn_type": "espnet", "pos_enc_type": "rope"},
+    "abs": {**LARGE, **CONFORMER, "required_seq_len_multiple": 1},  # or the odd frame out enters their convolution
+}
+HF_SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, conv_dim=(16,) * 7)
+HF_LARGE = dict(feat_extract_norm="layer", conv_bias=True)
+HF_CLASSES = {
+    "wav2vec2": "Wav2Vec2",
+    "hubert": "Hubert",
+    "wavlm": "WavLM",
+    "data2vec": "Data2VecAudio",
+    "wav2vec2conformer": "Wav2Vec2Conformer",
+}
+HF_SETTINGS = {  # of transformers' models, by the last part of a form
+    "base": {},
+    "large": {**HF_LARGE, "do_stable_layer_norm": True},
+    "rel": {**HF_LARGE, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7},
+    "rot": {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7, "hidden_act": "swish"},
+    "none": {**HF_LARGE, "position_embeddings_type": None, "conv_depthwise_kernel_size": 7},
+}
 
 
 def perturb(model):
     """Weights away from the ones and zeros that they start from, so that no norm or bias is an identity."""
     for param in model.parameters():
         param.data += 0.1 * torch.randn_like(param)
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm1d):
+            part.running_mean.normal_(0, 0.3)
+            part.running_var.uniform_(0.5, 1.5)
+
+
+def family_of(form):
+    """s3prl's family: its wav2vec2 holds the Conformers too."""
+    return form.split("_")[0].removesuffix("conformer")
 
 
 def save_converted(form, path):
     """A checkpoint as s3prl converts them."""
-    family, size = form.split("_")
-    large = size == "large"
-    config, task = {**SIZES, **(LARGE if large else {})}, {"normalize": large, "sample_rate": 16000}
+    family, size = family_of(form), form.split("_")[1]
+    large = SETTINGS[size].get("extractor_mode") == "layer_norm"
+    config, task = {**SIZES, **SETTINGS[size]}, {"normalize": large, "sample_rate": 16000}
     if family == "wav2vec2":
         from s3prl.upstream.wav2vec2.wav2vec2_model import Wav2Vec2Config, Wav2Vec2Model
 
@@ -69,21 +103,14 @@ def save_pretrained(form, folder):
     import transformers
 
     _, family, size = form.split("_")
-    large = size == "large"
-    kind = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert"}[family]
-    config = getattr(transformers, f"{kind}Config")(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=48,
-        conv_dim=(16,) * 7,
-        do_stable_layer_norm=large,
-        feat_extract_norm="layer" if large else "group",
-        conv_bias=large,
-    )
-    model = getattr(transformers, f"{kind}Model")(config)
+    settings = {**HF_SIZES, **HF_SETTINGS[size]}
+    if family == "wavlm":
+        settings.update(num_buckets=32, max_bucket_distance=80)
+    model_class = getattr(transformers, f"{HF_CLASSES[family]}Model")
+    model = model_class(model_class.config_class(**settings))
     perturb(model)
     model.save_pretrained(folder)
+    large = family == "data2vec" or settings.get("feat_extract_norm") == "layer"
     transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large).save_pretrained(folder)
 
 
@@ -94,7 +121,7 @@ def saved(tmp_path_factory):
 
     def save(form):
         if form not in paths:
-            torch.manual_seed(len(paths))
+            torch.manual_seed(zlib.crc32(form.encode()))  # the same weights, whichever tests run
             root = tmp_path_factory.mktemp(form)
             paths[form] = root if form.startswith("hf_") else root / "checkpoint.pt"
             (save_pretrained if form.startswith("hf_") else save_converted)(form, paths[form])
@@ -108,10 +135,34 @@ def spelled(saved):
     """form -> the name that load_upstream takes."""
 
     def spell(form):
-        kind = "hf" if form.startswith("hf_") else f"{form.split('_')[0]}_local"
+        kind = "hf" if form.startswith("hf_") else f"{family_of(form)}_local"
         return f"{kind}:{saved(form)}"
 
     return spell
+
+
+@pytest.fixture(scope="session")
+def theirs(saved):
+    """form -> its package's own model: one waveform [N] in, its hidden states out, of frames marked in [T] if any."""
+
+    def load(form):
+        path = str(saved(form))
+        if not form.startswith("hf_"):
+            expert = pytest.importorskip(f"s3prl.upstream.{family_of(form)}.expert").UpstreamExpert(path).eval()
+            return lambda wav: expert([wav])["hidden_states"]
+        import transformers
+
+        model = transformers.AutoModel.from_pretrained(path).eval()
+        extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(path)
+
+        def states(wav, masked_T=None):
+            inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt").input_values
+            masked = {} if masked_T is None else {"mask_time_indices": masked_T[None]}
+            return model(inputs, output_hidden_states=True, **masked).hidden_states
+
+        return states
+
+    return load
 
 
 @pytest.fixture

@@ -1,0 +1,41 @@
+"""hff-account: upstreams and methods by name in; what training them costs out, all but the times, before any is trained.
+
+The upstream is built with random weights from a table of shapes, and nothing is downloaded. A method may carry options:
+houlsby:tune.layers=top4.
+"""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-account", description=__doc__)
+    parser.add_argument(
+        "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
+    )
+    parser.add_argument("--method", action="append", required=True, help="a method of conf/method; may be repeated")
+    parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
+    parser.add_argument("--batch", type=int, default=2, help="utterances a step")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
+    args = parser.parse_intermixed_args()
+    from hfftools.log import require, setup_logging
+    from hfftools.train import bench, ledger
+
+    for name in ("seconds", "batch"):
+        require(getattr(args, name) > 0, f"--{name}: {getattr(args, name)} is not above 0")
+    setup_logging()
+    configs = bench.configure(args.method, args.config, [f"upstream={args.upstream}", *args.overrides])
+    table = bench.account(configs, args.seconds, args.batch)
+    print(f"{args.upstream}, a step of {args.batch} × {args.seconds:g} s. {bench.NOTE}\n")
+    print("\n".join([*table, "", *ledger.LEGEND]))
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

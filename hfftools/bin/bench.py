@@ -1,0 +1,57 @@
+"""hff-bench: methods by name in; their step time, operations and memory beside full fine-tuning's out, on random weights."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-bench", description=__doc__)
+    parser.add_argument(
+        "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
+    )
+    parser.add_argument(
+        "--methods", default="", help="'hff full houlsby:tune.layers=top4'; all of conf/method by default"
+    )
+    parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
+    parser.add_argument("--batch", type=int, default=2, help="utterances a step")
+    parser.add_argument("--steps", type=int, default=3, help="that are timed in a round, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=2, help="through all methods")
+    parser.add_argument("--out", type=Path, default=Path("bench.md"), help="file to write, with a .json beside it")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any option, such as device=cuda or train.bf16=true"
+    )
+    args = parser.parse_intermixed_args()
+    from hfftools.expdir import write_json, write_text
+    from hfftools.log import require, setup_logging
+    from hfftools.report import environment
+    from hfftools.train import bench, ledger
+
+    for name in ("seconds", "batch", "steps", "rounds"):
+        require(getattr(args, name) > 0, f"--{name}: {getattr(args, name)} is not above 0")
+    setup_logging()
+    options = [f"upstream={args.upstream}", *args.overrides]
+    run = bench.Bench(args.methods.split() or bench.known_methods(), args.config, options)
+    facts = {name: getattr(args, name) for name in ("upstream", "seconds", "batch", "steps", "rounds", "overrides")}
+    facts["environment"] = environment()
+    head = [f"# {args.upstream}, steps of {args.batch} × {args.seconds:g} s", "", *facts["environment"], ""]
+    tail = ["", f"Medians of {args.rounds} rounds of {args.steps} steps. {bench.NOTE}", *ledger.LEGEND, ""]
+    text, data = args.out, Path(f"{str(args.out).removesuffix('.md')}.json")
+
+    def write() -> None:
+        write_json(data, {**facts, "methods": run.results})
+        write_text(text, "\n".join([*head, *run.table(), *tail]))
+
+    run.run(args.seconds, args.batch, args.steps, args.rounds, write)
+    print("\n".join(run.table()))
+    print(f"wrote {text}, {data}")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

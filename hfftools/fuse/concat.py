@@ -1,0 +1,42 @@
+"""Layers side by side and one projection: {layer: h [B, T, D]} in, x [B, T, F] out.
+
+Born as the mean of the layers that have the width F (by default that of the first layer; where the widths differ, as those
+of two fused upstreams may, the others enter with weight zero). Without such a layer it starts from random weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.log import require
+from hfftools.nn.widths import first_width
+
+
+@dataclass
+class Config:
+    name: str = "concat"
+    layers: Any = "all"
+    out_dim: int = 0  # F; 0: the first layer's width
+
+    def __post_init__(self):
+        require(self.out_dim >= 0, f"fuse.out_dim: {self.out_dim} is below 0")
+
+
+class Fuse(nn.Module):
+    """One Linear from the sum of the widths to F."""
+
+    def __init__(self, dims: dict[int, int], config: Config):
+        super().__init__()
+        self.layers, self.out_dim = list(dims), config.out_dim or first_width(dims)[0]
+        self.project = nn.Linear(sum(dims.values()), self.out_dim)
+        alike = [layer for layer, dim in dims.items() if dim == self.out_dim]
+        if alike:
+            parts = [torch.eye(self.out_dim, dim) / len(alike) * (layer in alike) for layer, dim in dims.items()]
+            with torch.no_grad():
+                self.project.weight.copy_(torch.cat(parts, 1))
+            nn.init.zeros_(self.project.bias)
+
+    def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
+        return self.project(torch.cat([hidden[layer] for layer in self.layers], -1))

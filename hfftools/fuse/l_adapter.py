@@ -1,0 +1,48 @@
+"""L-adapters (Otake et al., arXiv:2212.02780), one beside each layer: {layer: h [B, T, D]} in, x [B, T, F] out.
+
+    x = sum over l of softmax(w)_l LayerNorm(GELU(Linear(D -> F)(h_l)))
+
+The paper's are 512 wide on the 12 blocks of a base model, so layer 0, which `layers: all` has beside, is not among them.
+Widths may differ between layers. It is not the identity at birth: its stream is narrower than the layers.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hfftools.log import require
+from hfftools.nn.layer_sum import LayerSum
+from hfftools.nn.widths import first_width
+
+
+@dataclass
+class Config:
+    name: str = "l_adapter"
+    layers: Any = "all"
+    width: int = 512  # F; 0: two thirds of the first layer's, which is 512 of 768
+
+    def __post_init__(self):
+        require(self.width >= 0, f"fuse.width: {self.width} is below 0")
+
+
+class Fuse(nn.Module):
+    """4.74 M parameters for 12 layers of 768."""
+
+    def __init__(self, dims: dict[int, int], config: Config):
+        super().__init__()
+        width = self.out_dim = config.width or first_width(dims)[0] * 2 // 3
+        self.layers = list(dims)
+        self.adapters = nn.ModuleList(
+            nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.LayerNorm(width)) for dim in dims.values()
+        )
+        self.sum = LayerSum(self.layers)
+
+    def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
+        return self.sum(
+            {layer: adapter(hidden[layer]) for layer, adapter in zip(self.layers, self.adapters, strict=True)}
+        )
+
+    def layer_weights(self) -> dict[int, float]:
+        """The share of each layer's adapter; they add up to 1."""
+        return self.sum.layer_weights()

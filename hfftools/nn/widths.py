@@ -1,0 +1,19 @@
+"""Widths of layers that differ where two upstreams are fused: {layer: width} in, the one width or the first one out."""
+
+from hfftools.log import UserError
+
+ANY_WIDTH = "concat, hff, l_adapter, ladder"  # the fusions that project each layer by itself
+
+
+def one_width(dims: dict[int, int], fuse: str) -> int:
+    """The width that all layers share; UserError, in the name of the fusion that needs it, where they differ."""
+    widths = sorted(set(dims.values()))
+    if len(widths) > 1:
+        raise UserError(f"fuse.name: '{fuse}' needs layers of one width, not of {widths}; {ANY_WIDTH} take any")
+    return widths[0]
+
+
+def first_width(dims: dict[int, int]) -> tuple[int, list[int]]:
+    """The width of the lowest layer, and the layers that have it."""
+    width = dims[min(dims)]
+    return width, [layer for layer, dim in dims.items() if dim == width]

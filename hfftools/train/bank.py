@@ -1,0 +1,53 @@
+"""Several trained experiments over one upstream: their folders in, models that share its frozen tensors out.
+
+Each experiment is a model of its own whose upstream is a view of the one that was loaded: frozen tensors are in memory once,
+and an experiment adds what it has trained (for a language, a domain, a task each).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfftools.data.batch import Batch
+from hfftools.expdir import ExpDir
+from hfftools.model import Model
+from hfftools.train import checkpoint, experiment
+from hfftools.upstream.base import Upstream
+from hfftools.upstream.names import load_upstream
+
+
+class Bank:
+    """Trained models by their experiments' folders: `bank.add(exp)` loads one, `bank.models[exp]` is for a call, `decode`
+    for a batch in which each utterance has its own."""
+
+    def __init__(self):
+        self.models: dict[Path, Model] = {}
+        self._upstreams: dict[tuple[str, str], Upstream] = {}
+
+    def add(self, root: Path, config: Any = None) -> Model:
+        """Load an experiment's final checkpoint; its upstream too, unless an experiment before it had the same."""
+        exp = ExpDir(Path(root))
+        config = config or experiment.read_config(exp, [])
+        checkpoint.digest(exp.final)  # where it is missing, say so before the upstream is loaded
+        device = experiment.device_of(config.device)
+        key = (config.upstream, str(device))
+        if key not in self._upstreams:
+            self._upstreams[key] = load_upstream(config.upstream).to(device)
+        model = Model(config, experiment.experiment_units(exp, config), self._upstreams[key].view())
+        checkpoint.load(exp.final, model)
+        self.models[exp.root] = model.to(device).eval()
+        return self.models[exp.root]
+
+    @torch.no_grad()
+    def decode(self, batch: Batch, roots: Sequence[Path]) -> list[str]:
+        """Hypotheses of a batch, each utterance's by the experiment in `roots` that stands for it."""
+        hypotheses = [""] * len(batch.ids)
+        for root in dict.fromkeys(roots):
+            rows = [row for row, chosen in enumerate(roots) if chosen == root]
+            model = self.models[root]
+            texts = model.decode(batch.select(rows).to(next(model.parameters()).device))
+            for row, text in zip(rows, texts, strict=True):
+                hypotheses[row] = text
+        return hypotheses

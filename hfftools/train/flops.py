@@ -1,0 +1,137 @@
+"""A model and a batch in, the floating-point operations of its forward and backward passes per second of audio out.
+
+A multiply-add is two operations, as torch counts them. Matrix products, convolutions, attention and recurrent layers
+are counted, as they are run: with padding, and in the backward pass of fused attention with the scores computed anew.
+What works element by element (norms, activations, softmax, dropout) is not, nor are the spectra of log-mel.
+
+torch's own counter needs help: it has no formula for attention as the CPU runs it, nor for recurrent layers that oneDNN
+or cuDNN run in one piece, and takes the weight gradient of a convolution in G groups for G times its work.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_backward_flop_count, sdpa_flop_count
+
+from hfftools.data.batch import Batch, Speech, plan
+from hfftools.model import Model
+
+
+def _attention(q_shape, k_shape, v_shape, *_, **__) -> int:
+    return sdpa_flop_count(q_shape, k_shape, v_shape)
+
+
+def _attention_backward(grad_shape, q_shape, k_shape, v_shape, *_, **__) -> int:
+    return sdpa_backward_flop_count(grad_shape, q_shape, k_shape, v_shape)
+
+
+def _conv_backward(grad_shape, x_shape, w_shape, _bias, _stride, _pad, _dilation, transposed, *rest, **__) -> int:
+    needed = rest[2]  # after output padding and groups: whether gradients of input, weight and bias are asked for
+    return sum(needed[:2]) * conv_flop_count(x_shape, w_shape, grad_shape, transposed)
+
+
+def _onednn_rnn(x_shape, w_in_shape, w_hidden_shape, *_, **__) -> int:
+    """One direction of one layer over an input [T, B, F]."""
+    return 2 * prod(x_shape[:-1]) * (prod(w_in_shape) + prod(w_hidden_shape))
+
+
+def _onednn_rnn_backward(*args, **kwargs) -> int:
+    return 2 * _onednn_rnn(*args, **kwargs)  # it has no way to be asked for less than all gradients
+
+
+def _cudnn_rnn(x_shape, weight_shapes, *_, **__) -> int:
+    """All layers and directions at once; the frames, packed [frames, F] or padded, go through each matrix once."""
+    return 2 * prod(x_shape[:-1]) * sum(prod(shape) for shape in weight_shapes if len(shape) == 2)
+
+
+def _cudnn_rnn_backward(*args, **kwargs) -> int:
+    needed = kwargs.get("output_mask", args[-1])  # of input, first states and weights
+    return (1 + bool(needed[3])) * _cudnn_rnn(*args, **kwargs)
+
+
+def _matrix_vector(matrix_shape, *_, **__) -> int:
+    return 2 * prod(matrix_shape)
+
+
+aten = torch.ops.aten
+FORMULAS = {
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    aten.convolution_backward: _conv_backward,
+    aten.mkldnn_rnn_layer: _onednn_rnn,
+    aten.mkldnn_rnn_layer_backward: _onednn_rnn_backward,
+    aten._cudnn_rnn: _cudnn_rnn,
+    aten._cudnn_rnn_backward: _cudnn_rnn_backward,
+    aten.mv: _matrix_vector,
+}
+
+
+def run_counted(function: Callable[[], Any]) -> tuple[Any, int]:
+    """What `function` gives, and the operations that it took."""
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        result = function()
+    return result, counter.get_total_flops()
+
+
+@contextmanager
+def _as_it_was(model: nn.Module) -> Iterator[None]:
+    """Put back, at the end, the random state, the mode, the buffers and the gradients."""
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    mode, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
+    grads = [(parameter, parameter.grad) for parameter in model.parameters()]
+    for parameter, _ in grads:
+        parameter.grad = None
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        for parameter, grad in grads:
+            parameter.grad = grad
+        with torch.no_grad():
+            for buffer, old in buffers:
+                buffer.copy_(old)
+        model.train(mode)
+
+
+def count(model: Model, batch: Batch, bf16: bool = False) -> dict[str, float]:
+    """Operations per second of audio of `model.loss` on a batch in training, and of its backward pass.
+
+    They are those of what is run: without the upstream where the batch has its hidden states. Nothing of the model changes.
+    """
+    device = next(model.parameters()).device
+
+    def loss() -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            return model.loss(batch.to(device), batch.random_seeds(0, 0)).sum()
+
+    with _as_it_was(model):
+        model.train()
+        total, forward = run_counted(loss)
+        _, backward = run_counted(total.backward)
+    return {"forward_flops_per_s": forward / batch.seconds, "backward_flops_per_s": backward / batch.seconds}
+
+
+def count_upstream(model: Model, seconds: float, bf16: bool = False) -> dict[str, float]:
+    """Operations per second of audio of the upstream's forward pass alone, up to the highest layer tapped."""
+    device = next(model.parameters()).device
+    wav_BN = torch.zeros(1, round(16000 * seconds), device=device)  # how many they are hangs on its length alone
+    lens_B = torch.tensor([wav_BN.shape[1]], device=device)
+    with _as_it_was(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        model.eval()
+        _, flops = run_counted(lambda: model.upstream(wav_BN, lens_B, model.layers))
+    return {"upstream_forward_flops_per_s": flops / seconds}
+
+
+def count_run(model: Model, data: Speech, config: Any) -> dict[str, float]:
+    """Both of the above on the first batch of a run's first epoch; the upstream on one utterance of the mean length in it.
+
+    For after training: neither the memory and the time that it used nor its random numbers then know of the count.
+    """
+    model.hold(False)
+    batch = next(data.batches(plan(data.durations_s, config.data.batch_seconds, config.seed, 0)[:1]))
+    bf16 = config.train.bf16
+    return {**count(model, batch, bf16), **count_upstream(model, batch.seconds / len(batch.ids), bf16)}

@@ -1,0 +1,59 @@
+"""Adapters beside the front end's convolutions (CHAPTER, arXiv:2212.01282): an upstream in, the same with them out.
+
+Each convolution becomes conv(x) + 0.01 adapter(x); the adapter has the convolution's kernel and stride, so that lengths stay
+as they are, GELU, and a second convolution of kernel 1 that is zero at birth. Its narrow width is our reconstruction. The
+paper has Houlsby adapters in the Transformer as well: `block_width`, in the form of Chen et al., arXiv:2210.06175.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from hfftools.log import UserError, require
+from hfftools.nn.adapter import Bottleneck
+from hfftools.upstream import graft
+from hfftools.upstream.base import Upstream
+
+
+@dataclass
+class Config:
+    name: str = "conv_adapter"
+    width: int = 32  # channels between the adapter's two convolutions
+    scale: float = 0.01
+    layers: Any = "all"  # blocks that get Houlsby adapters: all, all_but_top, topN, or a list of numbers from 1
+    block_width: int = 32  # of these; 0: none
+
+    def __post_init__(self):
+        require(self.width >= 1, f"tune.width: {self.width} is below 1")
+        require(self.block_width >= 0, f"tune.block_width: {self.block_width} is below 0")
+
+
+class ConvAdapter(nn.Module):
+    """scale * up(GELU(down(x))) over x [B, C, T]."""
+
+    def __init__(self, conv: nn.Conv1d, width: int, scale: float):
+        super().__init__()
+        self.down = nn.Conv1d(conv.in_channels, width, conv.kernel_size[0], conv.stride[0], conv.padding[0])
+        self.up, self.scale = nn.Conv1d(width, conv.out_channels, 1), scale
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        return self.scale * self.up(nn.functional.gelu(self.down(x_BCT)))
+
+
+def places(config: Config) -> list[str]:
+    return [graft.ANY, *(["feed_forward"] if config.block_width else [])]
+
+
+def apply(upstream: Upstream, config: Config) -> None:
+    """Set an adapter beside each convolution of the front end, and into the chosen blocks."""
+    for owner, name in upstream.convolutions():
+        conv = getattr(owner, name)
+        if type(conv) is not nn.Conv1d:
+            raise UserError(f"tune 'conv_adapter': {type(conv).__name__} is no convolution that it knows")
+        setattr(owner, name, graft.Beside(conv, ConvAdapter(conv, config.width, config.scale)))
+    if config.block_width:
+        for block in graft.choose_blocks(upstream, config.layers):
+            graft.after(block, "feed_forward", Bottleneck(graft.width(block), config.block_width))

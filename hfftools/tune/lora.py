@@ -1,0 +1,63 @@
+"""LoRA (Hu et al., arXiv:2106.09685): an upstream in, one whose linear layers have a trainable low-rank change out.
+
+y = W x + b + (alpha / rank) B A x, with B zero at birth. Our attention calls its projections as modules, so that what is
+beside them takes part; where attention reads their weights instead, such a LoRA would be dead (see upstream/transformer.py).
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.log import require
+from hfftools.upstream import graft
+from hfftools.upstream.base import Upstream
+
+
+@dataclass
+class Config:
+    name: str = "lora"
+    layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
+    projections: list[str] = field(default_factory=lambda: ["q", "k"])  # of q, k, v, out, up, down
+    rank: int = 8
+    alpha: float = 8.0  # the change is scaled by alpha / rank
+    dropout: float = 0.0  # on what enters A
+
+    def __post_init__(self):
+        require(self.rank >= 1, f"tune.rank: {self.rank} is below 1")
+        require(self.alpha > 0, f"tune.alpha: {self.alpha} is not above 0")
+        require(0 <= self.dropout < 1, f"tune.dropout: {self.dropout} is not from 0 to below 1")
+        require(len(self.projections) > 0, "tune.projections: names no layer; such as [q,v]")
+
+
+class LowRank(nn.Module):
+    """(alpha / rank) B A x."""
+
+    def __init__(self, base: nn.Linear, config: Config):
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(config.rank, base.in_features))
+        self.b = nn.Parameter(torch.zeros(base.out_features, config.rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        self.scale, self.dropout = config.alpha / config.rank, nn.Dropout(config.dropout)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.scale * nn.functional.linear(nn.functional.linear(self.dropout(x_BTD), self.a), self.b)
+
+    def delta(self) -> Tensor:
+        """The change [out, in] of the weight beside which this stands."""
+        return (self.scale * self.b @ self.a).detach()
+
+
+def places(config: Config) -> list[str]:
+    return list(config.projections)
+
+
+def apply(upstream: Upstream, config: Config) -> None:
+    """Set a low-rank change beside each chosen linear layer of each chosen block; each place once."""
+    for block in graft.choose_blocks(upstream, config.layers):
+        for place in dict.fromkeys(config.projections):
+            base = graft.at(block, place)
+            require(isinstance(base, nn.Linear), f"tune.projections: '{place}' is no linear layer; such as [q,v]")
+            graft.beside(block, place, LowRank(base, config))

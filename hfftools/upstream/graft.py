@@ -1,0 +1,198 @@
+"""Grafting: an upstream, a place in its blocks and a new part in; the same upstream with the part set in, in place, out.
+
+Places have names: `attention` and `feed_forward` are what these sublayers put out, before their residual is added (the
+second feed-forward of a Conformer block); `q`, `k`, `v`, `out`, `up`, `down` are linear layers. Blocks and attentions are
+known by their exact class, since a subclass may compute something else with the same weights: what is not in the tables
+below is refused, not guessed at.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from hfftools.log import UserError, suggest
+from hfftools.nn.attention import Prefix
+from hfftools.nn.conformer import ConformerBlock, SelfAttention
+from hfftools.upstream.base import Upstream
+from hfftools.upstream.transformer import Attention, Block, GatedAttention
+from hfftools.upstream.w2v_conformer import MacaronBlock, RelativeAttention, RotaryAttention
+
+_PROJECTIONS = {name: f"attention.{name}_proj" for name in ("q", "k", "v", "out")}
+PLACES: dict[type[nn.Module], dict[str, str]] = {
+    Block: {
+        **_PROJECTIONS,
+        "attention": "attention",
+        "feed_forward": "feed_forward",
+        "up": "feed_forward.0",
+        "down": "feed_forward.3",
+    },
+    ConformerBlock: {
+        **_PROJECTIONS,
+        "attention": "attention",
+        "feed_forward": "feed_forward_out",
+        "up": "feed_forward_out.up",
+        "down": "feed_forward_out.down",
+        "up_in": "feed_forward_in.up",
+        "down_in": "feed_forward_in.down",
+    },
+    MacaronBlock: {
+        **_PROJECTIONS,
+        "attention": "attention",
+        "feed_forward": "feed_forward_out",
+        "up": "feed_forward_out.0",
+        "down": "feed_forward_out.3",
+        "up_in": "feed_forward_in.0",
+        "down_in": "feed_forward_in.3",
+    },
+}
+ATTENTIONS: tuple[type[nn.Module], ...] = (
+    Attention,
+    GatedAttention,
+    RelativeAttention,
+    RotaryAttention,
+    SelfAttention,
+)
+FAMILIES: dict[str, type[nn.Module]] = {
+    "transformer": Block,
+    "conformer": ConformerBlock,
+    "macaron": MacaronBlock,
+}  # as names.family calls them
+ANY = "any block"  # wanted by a method that attaches to blocks, but to no named place in them
+
+
+class After(nn.Module):
+    """`part` of what `base` puts out."""
+
+    def __init__(self, base: nn.Module, part: nn.Module):
+        super().__init__()
+        self.base, self.part = base, part
+
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
+        return self.part(self.base(x, *rest))
+
+
+class Beside(nn.Module):
+    """What `base` puts out plus `part` of what enters it."""
+
+    def __init__(self, base: nn.Module, part: nn.Module):
+        super().__init__()
+        self.base, self.part = base, part
+
+    def forward(self, x: Tensor, *rest: Any) -> Tensor:
+        return self.base(x, *rest) + self.part(x)
+
+
+def check(upstream: str, family: str, method: str, places: Iterable[str]) -> None:
+    """UserError where `places` are wanted that blocks of this family do not have; for use before anything is loaded."""
+    wanted = set(places)
+    if family == "fbank" and wanted:
+        raise UserError(f"tune '{method}' needs an upstream with blocks, and {upstream} has none; use tune 'frozen'")
+    if family in FAMILIES:
+        known = PLACES[FAMILIES[family]]
+        for place in sorted(wanted - {ANY} - known.keys()):
+            raise UserError(f"tune '{method}': {upstream} has no '{place}' in its blocks; {suggest(place, known)}")
+
+
+def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") -> list[nn.Module]:
+    """`all`, `all_but_top`, `topN`, or a list of block numbers 1..L, negative ones from the top -> blocks, lowest first.
+
+    Of two upstreams as one, the words go for each, and the second's numbers follow the first's.
+    """
+    blocks = list(upstream.blocks())
+    if len(upstream.halves()) > 1 and isinstance(wanted, str):
+        return [b for half in upstream.halves() if len(half.blocks()) for b in choose_blocks(half, wanted, option)]
+    if wanted == "all":
+        return blocks
+    if wanted == "all_but_top":
+        return blocks[:-1]
+    if isinstance(wanted, str) and wanted.startswith("top") and wanted[3:].isdigit():
+        numbers = [-n for n in range(1, int(wanted[3:]) + 1)]
+    else:
+        try:
+            numbers = [int(n) for n in ([wanted] if isinstance(wanted, int) else wanted)]
+        except (TypeError, ValueError):
+            raise UserError(
+                f"{option}: '{wanted}' is neither all, all_but_top, top4, nor a list of block numbers such as [2,4,6]"
+            ) from None
+    if not numbers or any(n == 0 or abs(n) > len(blocks) for n in numbers):
+        raise UserError(f"{option}: '{wanted}' is outside the blocks 1..{len(blocks)} of {upstream.name}")
+    chosen = {n % (len(blocks) + 1) for n in numbers}
+    return [block for number, block in enumerate(blocks, 1) if number in chosen]
+
+
+def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
+    """The module that holds a place, and the place's name in it; earlier grafts on the way are looked through."""
+    known = PLACES.get(type(block))
+    if known is None:
+        raise UserError(
+            f"{type(block).__name__} is no block that tune methods know; known: {', '.join(b.__name__ for b in PLACES)}"
+        )
+    if place not in known:
+        raise UserError(f"there is no '{place}' in a {type(block).__name__}; {suggest(place, known)}")
+    *path, name = known[place].split(".")
+    owner = block
+    for step in path:
+        owner = original(getattr(owner, step))
+    return owner, name
+
+
+def original(module: nn.Module) -> nn.Module:
+    """What a place held before anything was grafted there."""
+    while isinstance(module, (After, Beside)):
+        module = module.base
+    return module
+
+
+def at(block: nn.Module, place: str) -> nn.Module:
+    """The module at a place, as it was before grafting; its sizes tell those of the parts that go there."""
+    owner, name = _find(block, place)
+    return original(getattr(owner, name))
+
+
+def width(block: nn.Module) -> int:
+    """D, the width of what a block takes and gives."""
+    return at(block, "out").out_features
+
+
+def after(block: nn.Module, place: str, part: nn.Module) -> None:
+    """Send what a place puts out through `part`."""
+    owner, name = _find(block, place)
+    setattr(owner, name, After(getattr(owner, name), part))
+
+
+def beside(block: nn.Module, place: str, part: nn.Module) -> None:
+    """Add `part` of what enters a place to what it puts out."""
+    owner, name = _find(block, place)
+    setattr(owner, name, Beside(getattr(owner, name), part))
+
+
+def prefix(block: nn.Module, rows: Prefix) -> None:
+    """Put learned rows before the keys and values of a block's attention."""
+    attention = at(block, "attention")
+    if type(attention) not in ATTENTIONS:
+        raise UserError(f"{type(attention).__name__} is no attention that prefix tuning knows")
+    attention.prefix = rows
+
+
+def train_norms(block: nn.Module) -> None:
+    """Let the gains and biases of a block's own LayerNorms train; call it before adapters with norms are set in."""
+    for module in block.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.requires_grad_(True)
+
+
+def merge(upstream: nn.Module) -> int:
+    """Add every graft that is a change of a linear layer's weight (LoRA) into that weight, and take it out; how many.
+
+    For what is to run without our parts: the merged weights are new tensors, as large as the old ones.
+    """
+    merged = 0
+    for module in list(upstream.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Beside) and hasattr(child.part, "delta"):
+                old = child.base.weight  # not in place: in a view the tensor is others' too
+                child.base.weight = nn.Parameter(old.data + child.part.delta().to(old.dtype), old.requires_grad)
+                setattr(module, name, child.base)
+                merged += 1
+    return merged

@@ -1,0 +1,97 @@
+"""Two foundation models as one: waveforms [B, N] in, the hidden states of both at the first one's frames out.
+
+States 0..L1 are the first's; states L1+1..L1+L2+1 are the second's states 0..L2, moved to the first's frames by linear
+interpolation in time. Frame t of a model stands for the moment (t + 1/2) strides into the utterance, and nothing else is
+accounted for: neither the width of a frame's receptive field nor where a front end begins to look.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.upstream.base import Upstream
+
+
+def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: int) -> Tensor:
+    """h [B, T, D], a frame every `stride` samples, `lens_B` of them valid -> h [B, frames, D], one every `to_stride`.
+
+    Beyond the first and the last valid frame stands that frame; an utterance without any is zero.
+    """
+    last_B1 = (lens_B.clamp(min=1) - 1)[:, None]
+    # the position of frame t is ((t + 1/2) to_stride / stride - 1/2), in whole numbers of 1 / (2 stride)
+    unit = 2 * stride
+    at_T = (2 * torch.arange(frames, device=h_BTD.device) + 1) * to_stride - stride
+    at_BT = at_T[None].clamp(min=0).minimum(unit * last_B1)
+    low_BT = at_BT // unit
+    part_BT1 = ((at_BT % unit) / unit).to(h_BTD.dtype)[:, :, None]
+    low_BTD, high_BTD = (
+        h_BTD.gather(1, index_BT[:, :, None].expand(-1, -1, h_BTD.shape[2]))
+        for index_BT in (low_BT, (low_BT + 1).minimum(last_B1))
+    )
+    return torch.lerp(low_BTD, high_BTD, part_BT1).masked_fill((lens_B == 0)[:, None, None], 0.0)
+
+
+class PairUpstream(Upstream):
+    """`A+B`. Lengths, stride and `dim` are A's; `dims` tells the width of each state."""
+
+    def __init__(self, first: Upstream, second: Upstream):
+        super().__init__()
+        self.first, self.second = first, second
+        self.name = f"{first.name}+{second.name}"
+        self.hash = hashlib.sha256(f"{first.hash}+{second.hash}".encode()).hexdigest()[:16]
+        self.num_layers = first.num_layers + second.num_layers + 1
+        self.dim, self.stride_samples = first.dim, first.stride_samples
+
+    @property
+    def dims(self) -> dict[int, int]:
+        return dict(enumerate([*self.first.dims.values(), *self.second.dims.values()]))
+
+    def out_lens(self, num_samples_B: Tensor) -> Tensor:
+        return self.first.out_lens(num_samples_B)
+
+    def _split(self, layers: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The layers asked for as each model numbers its own."""
+        begin = self.first.num_layers + 1
+        return [n for n in layers if n < begin], [n - begin for n in layers if n >= begin]
+
+    def forward(self, wav_BN, num_samples_B, layers, augment=None):
+        num_samples_B = num_samples_B.to(wav_BN.device)
+        of_first, of_second = self._split(layers)
+        states, begin = {}, self.first.num_layers + 1
+        if of_first:
+            states, lens_B = self.first(wav_BN, num_samples_B, of_first, self._inside(self.first, augment))
+            frames = states[of_first[0]].shape[1]
+        else:
+            lens_B = self.out_lens(num_samples_B)
+            frames = max(1, int(lens_B.max()))
+        if of_second:
+            hidden, second_lens_B = self.second(wav_BN, num_samples_B, of_second, self._inside(self.second, augment))
+            strides = self.second.stride_samples, self.stride_samples
+            states |= {begin + n: align(h_BTD, second_lens_B, *strides, frames) for n, h_BTD in hidden.items()}
+        return {layer: states[layer] for layer in layers}, lens_B
+
+    @staticmethod
+    def _inside(model: Upstream, augment: Callable | None) -> Callable | None:
+        return augment if len(model.blocks()) else None  # log-mel beside a model has nothing inside to mask
+
+    @property
+    def input_layers(self) -> list[int]:
+        return [0, self.first.num_layers + 1]
+
+    def halves(self) -> list[Upstream]:
+        return [self.first, self.second]
+
+    def blocks(self) -> nn.ModuleList:
+        return nn.ModuleList([*self.first.blocks(), *self.second.blocks()])
+
+    def front_end(self) -> list[nn.Module]:
+        return [*self.first.front_end(), *self.second.front_end()]
+
+    def convolutions(self) -> list[tuple[nn.Module, str]]:
+        return [*self.first.convolutions(), *self.second.convolutions()]
+
+    def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
+        parts = zip((self.first, self.second), self._split(layers), strict=True)
+        return [module for model, own in parts for module in (model.unreached(own) if own else [model])]
