@@ -127,6 +127,42 @@ class ExpDir:
         return self.root / "layers.png"
 
     @property
+    def curves_image(self) -> Path:
+        return self.root / "curves.png"
+
+    @property
+    def cka_image(self) -> Path:
+        return self.root / "cka.png"
+
+    @property
+    def page(self) -> Path:
+        """What a probe found, for a browser."""
+        return self.root / "index.html"
+
+    @property
+    def recommendation(self) -> Path:
+        """The layers that a probe recommends, for hff-train --config."""
+        return self.root / "recommendation.yaml"
+
+    def part(self, name: str) -> Path:
+        """A finished part of a probing."""
+        return self.root / "parts" / f"{name}.json"
+
+    @property
+    def alignments(self) -> Path:
+        return self.root / "align"
+
+    @property
+    def built_in(self) -> Path:
+        """Speech that was made where none was given."""
+        return self.root / "data"
+
+    @property
+    def kept_states(self) -> Path:
+        """Hidden states of that speech, while they are needed."""
+        return self.root / "feats"
+
+    @property
     def encoder(self) -> Path:
         """What pre-training makes."""
         return self.root / "encoder.safetensors"

@@ -26,7 +26,7 @@ DOORS = {
     "espeakng_loader": "data/espeak.py",
     "jiwer": "score.py",
     "matplotlib": "analysis/plot.py",
-    "sklearn": "pretrain/kmeans.py",
+    "sklearn": "nn/kmeans.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -36,14 +36,18 @@ verify_and_extract() { # load the upstream, check it, and keep its hidden states
     fi
 }
 
-probe_layers() { # UPSTREAM...: a linear CTC probe of each of its layers, scored on dev
+probe_folder() { # UPSTREAM -> where its probing lies
+    echo "${exp}/probe_$(basename "$1")${tag:+_${tag}}"
+}
+
+probe_layers() { # UPSTREAM...: what each of its layers knows; the alignments are the same for all
     local name states
     for name in "$@"; do
         states=
         if "${cache}" && [ "${name}" = "${upstream}" ]; then states=${feats}; fi
-        job "${exp}/log/probe.log" hff-probe --upstream "${name}" --out "${exp}/probe_$(basename "${name}")${tag:+_${tag}}" \
+        job "${exp}/log/probe.log" hff-probe --upstream "${name}" --out "$(probe_folder "${name}")" \
             --config "${probe_config}" train="data/${probe_set}" dev="data/${dev_set}" units="${units}" features="${states}" \
-            ${epochs:+epochs="${epochs}"}
+            alignments="${exp}/align${tag:+_${tag}}" ${epochs:+epochs="${epochs}"}
     done
 }
 
@@ -82,14 +86,19 @@ set_options() { # `options` become those of every run; kept states are used by m
 }
 
 train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
-    local method seed rate options
+    # hff_recommended is hff on the layers that stage 3 recommends
+    local method seed rate options how
     for method in ${methods}; do
         set_options
         rate=${exp}/lr/${method}${tag:+_${tag}}/best.yaml
         if [ -f "${rate}" ]; then rate=(--config "${rate}"); else rate=(); fi
+        how=(--method "${method}" --config "${train_config}")
+        if [ "${method}" = hff_recommended ]; then
+            how=(--method hff --config "${train_config}" --config "$(probe_folder "${upstream}")/recommendation.yaml")
+        fi
         for seed in ${seeds}; do
             job "${exp}/log/train_${method}_${seed}.log" hff-train "$(experiment "${method}" "${seed}")" \
-                --method "${method}" --config "${train_config}" "${rate[@]}" seed="${seed}" "${options[@]}" \
+                "${how[@]}" "${rate[@]}" seed="${seed}" "${options[@]}" \
                 ${epochs:+train.epochs="${epochs}"}
         done
     done

@@ -6,7 +6,8 @@ set -euo pipefail
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --corpus DIR         AN4 as it was unpacked (default: AN4 in db.sh; downloaded where that is empty)
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion,
+                       hff_recommended is hff on the layers that stage 3 recommends (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1 2 3)
   --speeds 'A,B'       speeds at which the training speech is copied; 1.0 for none (default 0.85 to 1.15 in five steps)
   --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 120)

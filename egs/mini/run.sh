@@ -5,7 +5,8 @@ set -euo pipefail
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion,
+                       hff_recommended is hff on the layers that stage 3 recommends (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1)
   --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)

@@ -1,32 +1,31 @@
-"""Layer-wise probing: an upstream and transcribed speech in, the error rate of a linear CTC probe on every layer out.
+"""Layer-wise probing, the whole of hff-probe: an upstream and transcribed speech in, what each of its layers knows out.
 
-All probes share one frozen forward pass a batch and nothing else: each layer has its own weights, optimizer, clipping and
-schedule, so its result is that of a probe trained alone.
+Into one folder: probe.json (every figure), table.txt, pictures, index.html with all of them, and recommendation.yaml, which
+`hff-train --config` takes. Layers are compared on the dev set, never on a test set.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from hfftools import score
-from hfftools.analysis.plot import layer_curve
+from hfftools.analysis import page, plot
+from hfftools.analysis.material import Material, forget_states, settle
+from hfftools.analysis.probes import Probes, Question
+from hfftools.analysis.questions import PhoneFrames, Phones, Speakers, Words, held_out
+from hfftools.analysis.recommend import recommend
+from hfftools.analysis.survey import survey
 from hfftools.config import compare_config, resolve, save_config
-from hfftools.data import datadir
-from hfftools.data.batch import Batch, Speech, plan
-from hfftools.data.units import load as load_units
-from hfftools.decode.greedy import greedy
+from hfftools.data.batch import plan
 from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
 from hfftools.log import UserError, log, progress, require, setup_logging
-from hfftools.model import choose_layers
-from hfftools.nn.ctc import ctc_loss
-from hfftools.nn.heads import LinearHead
+from hfftools.task import asr_ctc
 from hfftools.train.checkpoint import read_state
-from hfftools.train.experiment import device_of, learnable
-from hfftools.train.optim import Group, shape
-from hfftools.upstream.names import load_upstream, short_name
+from hfftools.upstream.names import short_name
+
+PARTS = ("asr", "phone", "speaker", "similarity", "geometry")
 
 
 @dataclass
@@ -34,95 +33,57 @@ class Config:
     """One probing."""
 
     upstream: str = "hff_tiny"
-    train: str = "data/train"
-    dev: str = "data/dev"
-    units: str = "data/units"
-    features: str = ""  # folder of cached hidden states; empty: run the upstream in every epoch
+    train: str = ""  # data directories and units; empty: the recipe's in data/, or a small set that is spoken here
+    dev: str = ""
+    units: str = ""
+    features: str = ""  # folder of cached hidden states, filled where a set is not in it; empty: run the upstream
     layers: Any = "all"
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    phones: str = "espeak:en-us"  # or the path of a lexicon
+    alignments: str = ""  # folder of phone and word times, made where it is not there; empty: in the probe's own folder
+    head: str = "linear"  # of the asr probe: linear, blstm, or conformer
+    head_dim: int = 256
+    head_layers: int = 1
+    dropout: float = 0.0
     epochs: int = 20
-    lr: float = 3e-3
-    batch_seconds: float = 60.0
+    lr: float = 1e-2
+    batch_seconds: float = 30.0
     clip: float = 5.0
+    frames: int = 30_000  # at most so many for similarity and geometry
+    clusters: int = 100  # of k-means, for the mutual information with labels
     seed: int = 0
     device: str = "auto"
 
     def __post_init__(self):
+        unknown = [part for part in self.parts if part not in PARTS]
+        require(not unknown and len(self.parts) > 0, f"parts: {self.parts} is not some of {', '.join(PARTS)}")
         require(self.epochs >= 1, f"epochs: {self.epochs} is below 1")
         require(min(self.lr, self.batch_seconds, self.clip) > 0, "lr, batch_seconds and clip are above 0")
+        require(min(self.frames, self.clusters) >= 2, "frames and clusters are at least 2")
         require(self.seed >= 0, f"seed: {self.seed} is below 0")
-
-
-class Probes:
-    """A linear head and its optimizer for each layer; a layer whose loss is not finite is dropped, the others go on."""
-
-    def __init__(self, dims: dict[int, int], units: int, config: Any, steps: int, device: torch.device):
-        self.heads, self.optimizers, self.schedules, self.clip = {}, {}, {}, config.clip
-        for layer, dim in dims.items():
-            torch.manual_seed(config.seed + 1000 * layer)
-            self.heads[layer] = LinearHead(dim, units).to(device)
-            self.optimizers[layer] = torch.optim.AdamW(self.heads[layer].parameters(), config.lr)
-            shares = shape(Group(lr=config.lr), steps)
-            self.schedules[layer] = torch.optim.lr_scheduler.LambdaLR(self.optimizers[layer], shares)
-        self.diverged: list[int] = []
-
-    def step(self, hidden: dict[int, Tensor], lens_B: Tensor, batch: Batch) -> dict[int, float]:
-        """One update of every layer; {layer: loss per utterance}."""
-        losses = {}
-        for layer, head in self.heads.items():
-            if layer in self.diverged:
-                continue
-            log_probs_BTU = head(hidden[layer], lens_B).log_softmax(-1)
-            loss = ctc_loss(log_probs_BTU, lens_B, batch.targets_BL, batch.target_lens_B).mean()
-            losses[layer] = loss.item()
-            if not torch.isfinite(loss):
-                self.diverged.append(layer)
-                log.warning(f"layer {layer}: the loss is {loss.item()}; this probe is given up, the others go on")
-                continue
-            loss.backward()
-            nn.utils.clip_grad_norm_(head.parameters(), self.clip)
-            self.optimizers[layer].step()
-            self.optimizers[layer].zero_grad(set_to_none=True)
-            self.schedules[layer].step()
-        return losses
-
-    def state(self) -> dict:
-        """Everything needed to go on."""
-        kinds = {"heads": self.heads, "optimizers": self.optimizers, "schedules": self.schedules}
-        return {k: {layer: v.state_dict() for layer, v in d.items()} for k, d in kinds.items()} | {
-            "diverged": self.diverged
-        }
-
-    def load(self, state: dict) -> None:
-        """Put back what `state` gave."""
-        for kind in ("heads", "optimizers", "schedules"):
-            for layer, value in getattr(self, kind).items():
-                value.load_state_dict(state[kind][layer])
-        self.diverged = state["diverged"]
+        head = {key: getattr(self, key) for key in ("head", "head_dim", "head_layers", "dropout")}
+        asr_ctc.Config(**head)  # checks their ranges
 
 
 def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:
-    """Probe every layer; writes probe.json, table.txt and layers.png into `folder` (exp/probe_<upstream>).
+    """Probe the layers of an upstream; `folder` is exp/probe_<upstream> where not given.
 
-    Interrupted, it goes on at the last whole epoch. Layers are compared on the dev set, never on a test set.
+    Interrupted, it goes on at the last whole epoch or part. UserError names what changed since the folder was begun.
     """
     config = resolve(Config, sources, overrides)
     exp = ExpDir(folder or Path("exp") / f"probe_{short_name(config.upstream)}")
-    compare_config(config, exp.config, may_differ=("device",))
     with exp.alone():
-        _probe(exp, config)
+        config, assumed = settle(config, exp)
+        compare_config(config, exp.config, may_differ=("device",))
+        for line in assumed:
+            log.info(f"assumed {line}")
+        _probe(exp, config, assumed)
     return exp
 
 
-def _probe(exp: ExpDir, config: Any) -> None:
-    device, units = device_of(config.device), load_units(Path(config.units))
-    upstream = load_upstream(config.upstream).eval().to(device)
-    upstream.requires_grad_(False)
-    layers = choose_layers(config.layers, upstream, "layers")
-    train, dev = (
-        learnable(d, units, upstream, layers, config.features, d == config.train) for d in (config.train, config.dev)
-    )
-    inputs = {"upstream": upstream.hash, "units": units.digest}
-    inputs |= {key: datadir.digest(datadir.read(config[key])) for key in ("train", "dev")}
+def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
+    material = Material(config)
+    inputs = material.inputs()
     check_inputs(exp.inputs, inputs)
     if exp.probe.exists():
         log.info(f"{exp.probe} is there already")
@@ -130,67 +91,123 @@ def _probe(exp: ExpDir, config: Any) -> None:
     save_config(config, exp.config)
     write_json(exp.inputs, inputs)
     setup_logging(exp.log)
+    found = {
+        "upstream": material.upstream.name,
+        "hash": material.upstream.hash,
+        "train": config.train,
+        "dev": config.dev,
+    }
+    found |= {"assumed": assumed, "layers": [{"layer": layer} for layer in material.layers], "facts": {}}
+    for part, run in (("probes", _train_probes), ("survey", _survey)):
+        if not exp.part(part).exists():
+            write_json(exp.part(part), run(exp, material))
+        done = json.loads(exp.part(part).read_text())
+        found["facts"] |= done["facts"]
+        found["layers"] = [row | more for row, more in zip(found["layers"], done["layers"], strict=True)]
+        found |= {key: done[key] for key in ("cka",) if key in done}
+    errors = json.loads(exp.part("probes").read_text())["errors"]
+    if errors:
+        errors = {int(layer): counts for layer, counts in errors.items()}
+        found["recommendation"] = recommend(errors, found.get("cka"))
+        write_text(exp.recommendation, found["recommendation"]["yaml"])
+    plot.layer_pictures(exp, found)
+    write_text(exp.table, page.table(found))
+    write_text(exp.page, page.page(found, str(exp.recommendation)))
+    write_json(exp.probe, found)
+    forget_states(exp)
 
-    def hidden(batch: Batch) -> tuple[dict[int, Tensor], Tensor]:
-        if batch.hidden is not None:
-            return batch.hidden, batch.lens_B
-        with torch.no_grad():
-            return upstream(batch.wav_BN, batch.num_samples_B, layers)
 
+def _questions(config: Any, material: Material) -> list[Question]:
+    questions: list[Question] = []
+    if "asr" in config.parts:
+        questions.append(Words(material.units, config.head, config.head_dim, config.head_layers, config.dropout))
+    if "phone" in config.parts:
+        trained = (material.aligned[u.id].phones for u in material.train.utterances if u.id in material.aligned)
+        inventory = sorted({span.label for spans in trained for span in spans})
+        times = {utt: aligned.phones for utt, aligned in material.aligned.items()}
+        questions.append(Phones({utt: [span.label for span in spans] for utt, spans in times.items()}, inventory))
+        questions.append(PhoneFrames({utt: material.frames(spans) for utt, spans in times.items()}, inventory))
+    if "speaker" in config.parts:
+        kept = held_out(material.train.utterances)
+        if kept:
+            questions.append(Speakers(material.train.utterances, kept))
+        else:
+            log.info(f"{config.train}: no speaker has two utterances; the speaker probe is left out")
+    return questions
+
+
+def _train_probes(exp: ExpDir, material: Material) -> dict:
+    """Train and score all probes: {"layers": rows, "errors": {layer: character errors of each utterance}, "facts"}."""
+    config, train = material.config, material.train
+    questions = _questions(config, material)
     orders = [plan(train.durations_s, config.batch_seconds, config.seed, epoch) for epoch in range(config.epochs)]
-    dims = {layer: upstream.dims[layer] for layer in layers}
-    probes = Probes(dims, len(units), config, sum(map(len, orders)), device)
+    dims = {layer: material.upstream.dims[layer] for layer in material.layers}
+    steps = sum(map(len, orders))
+    probes = [Probes(question, dims, config, steps, material.device) for question in questions]
     first = 0
     if exp.state.exists():
         state = read_state(exp.state)
-        probes.load(state["probes"])
+        for one, saved in zip(probes, state["probes"], strict=True):
+            one.load_state_dict(saved)
         first = state["epoch"]
         log.info(f"going on at epoch {first + 1}")
-    bar = progress(None, sum(map(len, orders)), f"probing {len(layers)} layers of {upstream.name}", "batch")
+    bar = progress(None, steps, f"probing {len(dims)} layers of {material.upstream.name}", "batch")
     bar.update(sum(map(len, orders[:first])))
-    for epoch in range(first, config.epochs):
+    for epoch in range(first, config.epochs if questions else 0):
         for batch in train.batches(orders[epoch], workers=1):
-            batch = batch.to(device)
-            losses = probes.step(*hidden(batch), batch)
+            batch = batch.to(material.device)
+            hidden, lens_B = material.hidden(batch)
+            losses = [one.step(hidden, lens_B, batch) for one in probes]
             bar.update()
-            bar.set_postfix_str(f"best loss {min(losses.values()):.2f}" if losses else "all diverged", refresh=False)
-        if len(probes.diverged) == len(layers):
+            best = (f"{one.question.name} {min(loss.values()):.2f}" for one, loss in zip(probes, losses) if loss)
+            bar.set_postfix_str(f"best losses: {', '.join(best)}", refresh=False)
+        if all(one.all_diverged for one in probes):
             raise UserError(f"{exp.root}: every layer's probe diverged; lower lr (now {config.lr}) in a fresh folder")
         with write_aside(exp.state) as aside:
-            torch.save({"epoch": epoch + 1, "probes": probes.state()}, aside)
+            torch.save({"epoch": epoch + 1, "probes": [one.state_dict() for one in probes]}, aside)
     bar.close()
-    rows = _score(probes, dev, hidden, units, config, device)
-    _write(exp, config, upstream.name, rows)
-    write_json(exp.probe, {"upstream": upstream.name, "hash": upstream.hash, "dev": config.dev, "layers": rows})
+    return _score_probes(material, probes)
 
 
-@torch.no_grad()
-def _score(probes: Probes, dev: Speech, hidden: Any, units: Any, config: Any, device: torch.device) -> list[dict]:
-    texts: dict[int, dict[str, str]] = {layer: {} for layer in probes.heads}
-    for batch in dev.batches(plan(dev.durations_s, config.batch_seconds)):
-        states, lens_B = hidden(batch.to(device))
-        for layer, head in probes.heads.items():
-            ids = greedy(head(states[layer], lens_B), lens_B)
-            texts[layer] |= {utt: units.decode(i) for utt, i in zip(batch.ids, ids, strict=True)}
-    references = [u.text for u in dev.utterances]
-    rows = []
-    for layer, found in texts.items():
-        hypotheses = [found[u.id] for u in dev.utterances]
-        row = {"layer": layer, "wer": score.wer(references, hypotheses), "cer": score.cer(references, hypotheses)}
-        rows.append(row | {"diverged": layer in probes.diverged})
-    return rows
+def _score_probes(material: Material, probes: list[Probes]) -> dict:
+    answers = {(one, layer): {} for one in probes for layer in one.probes}
+    held = {u.id for u in material.train.utterances} & held_out(material.train.utterances)
+    for where, batches in (("dev", material.dev_batches), ("held_out", lambda: material.train_batches(held))):
+        asked = [one for one in probes if one.question.evaluate_on == where]
+        for batch in batches() if asked else ():
+            batch = batch.to(material.device)
+            hidden, lens_B = material.hidden(batch)
+            for one in asked:
+                for layer, found in one.read(hidden, lens_B, batch).items():
+                    answers[one, layer] |= found
+    rows, errors = {layer: {"diverged": []} for layer in material.layers}, {}
+    for (one, layer), found in answers.items():
+        row, counts = one.question.score(found)
+        if layer in one.diverged:
+            rows[layer]["diverged"].append(one.question.name)
+            row = dict.fromkeys(row)
+        elif "cer_errors" in counts:
+            errors[layer] = counts["cer_errors"]
+        rows[layer] |= row
+    facts = {"dev_utterances": len(material.dev), "train_utterances": len(material.train)}
+    for one in probes:
+        facts |= one.question.facts
+    return {"layers": list(rows.values()), "errors": errors, "facts": facts}
 
 
-def _write(exp: ExpDir, config: Any, name: str, rows: list[dict]) -> None:
-    best = min(rows, key=lambda r: r["wer"])
-    lines = [
-        f"Linear CTC probe of {name}: trained on {config.train}, scored on {config.dev}",
-        "",
-        "layer    WER    CER",
-    ]
-    for row in rows:
-        mark = "  diverged" if row["diverged"] else "  best" if row is best else ""
-        lines.append(f"{row['layer']:5d} {100 * row['wer']:6.1f} {100 * row['cer']:6.1f}{mark}")
-    write_text(exp.table, "\n".join(lines) + "\n")
-    curves = {key.upper(): {r["layer"]: 100 * r[key] for r in rows} for key in ("wer", "cer")}
-    layer_curve(exp.layers_image, f"Linear CTC probe of {name} on {config.dev}", curves)
+def _survey(exp: ExpDir, material: Material) -> dict:
+    """Similarity and geometry: {"layers": rows, "facts", and "cka" where it was asked for}."""
+    config = material.config
+    what = {"similarity", "geometry"} & set(config.parts)
+    if not what:
+        return {"layers": [{} for _ in material.layers], "facts": {}}
+    aligned = material.aligned if "similarity" in what else None  # made here if need be, before any pass
+    rows, more = survey(
+        lambda: material.looks(config.frames, aligned),
+        material.layers,
+        what,
+        clusters=config.clusters,
+        seed=config.seed,
+    )
+    cka = {"cka": more.pop("cka")} if "cka" in more else {}
+    return {"layers": rows, "facts": more, **cka}

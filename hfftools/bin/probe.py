@@ -1,4 +1,8 @@
-"""hff-probe: an upstream and transcribed speech in, the error rate of a linear CTC probe on each of its layers out."""
+"""hff-probe: an upstream and transcribed speech in, what each of its layers knows out: words, phones, speakers, geometry.
+
+Without data it takes that of data/, where a recipe made it, or speaks a small set itself, and says so. The folder it writes
+holds index.html, table.txt, probe.json, pictures and recommendation.yaml for `hff-train --config`.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,11 +11,19 @@ from hfftools.log import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-probe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="hff-probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--upstream", help="name, alias or path of the upstream; hff_tiny where not given")
     parser.add_argument("--out", type=Path, help="folder for the result; exp/probe_<upstream> where not given")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option: train=data/train dev=data/dev")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="any option: train=data/train dev=data/dev units=data/units features=exp/feats parts=[asr,phone,speaker,"
+        "similarity,geometry] layers=[0,4,8] phones=espeak:en-us phones=lexicon.txt head=conformer epochs=20",
+    )
     args = parser.parse_intermixed_args()
     from hfftools.analysis.probe import probe
     from hfftools.log import setup_logging
@@ -20,7 +32,9 @@ def main() -> None:
     overrides = [*([f"upstream={args.upstream}"] if args.upstream else []), *args.overrides]
     exp = probe(args.out, args.config, overrides)
     print(exp.table.read_text(), end="")
-    print(f"wrote {exp.probe}, {exp.table}, {exp.layers_image}")
+    print(f"wrote {exp.page}, {exp.table}, {exp.probe}")
+    if exp.recommendation.exists():
+        print(f"to train on the recommended layers: hff-train exp/fusion --config {exp.recommendation}")
 
 
 def cli() -> None:

@@ -1,14 +1,19 @@
-"""Text in, speech out: the one door to eSpeak NG, whose library and voices come with the espeakng-loader wheel."""
+"""Text in, speech or phones out: the one door to eSpeak NG; library and voices come with the espeakng-loader wheel."""
 
 import ctypes
 import functools
+import re
 from dataclasses import dataclass
 
 import espeakng_loader
 import numpy as np
 
+from hfftools.log import UserError
+
 _RETRIEVAL, _CHARS_UTF8, _POSITION_CHARACTER = 1, 1, 1
 _RATE, _PITCH, _RANGE = 1, 3, 4
+_IPA, _SEPARATOR = 0x02, "_"  # of espeak_TextToPhonemes: names in IPA, and in bits 8 to 23 what stands between two
+_MARKS = re.compile(r"[ˈˌ]|\(.*?\)")  # stress, and where a word is read as another language's: (en)…(de)
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
@@ -31,6 +36,8 @@ class Espeak:
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
             ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
         ]  # fmt: skip
+        self._lib.espeak_TextToPhonemes.argtypes = [ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int]
+        self._lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
         data = espeakng_loader.get_data_path().encode()
         self.rate_hz: int = self._lib.espeak_Initialize(_RETRIEVAL, 0, data, 0)
         if self.rate_hz <= 0:
@@ -57,3 +64,16 @@ class Espeak:
         self._lib.espeak_Synth(raw, len(raw) + 1, 0, _POSITION_CHARACTER, 0, _CHARS_UTF8, None, None)
         self._lib.espeak_Synchronize()
         return np.concatenate(self._chunks).astype(np.float32) / 32768.0
+
+    def phonemes(self, word: str, voice: str = "en-us") -> list[str]:
+        """The phones of a word, or of any text, in IPA; a length mark or a tone belongs to its phone, stress is left out.
+
+        None for text that has no sound, such as punctuation. UserError for a voice that eSpeak NG does not have.
+        """
+        if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise UserError(f"eSpeak NG has no voice '{voice}'; it has en-us, en, ar, cmn, de, es, fr, hi, ru and more")
+        rest, spoken = ctypes.c_char_p(word.encode()), []
+        while rest.value:  # a call reads one clause and moves on; at the end of the text it leaves NULL
+            raw = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _IPA | ord(_SEPARATOR) << 8)
+            spoken += re.split(f"[{_SEPARATOR} ]", _MARKS.sub(" ", raw.decode()))
+        return [phone for phone in spoken if phone]

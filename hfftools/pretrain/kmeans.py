@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torchaudio
-from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from hfftools.log import log, progress
+from hfftools.nn.kmeans import assign, fit
 from hfftools.pretrain.features import Corpus
 from hfftools.upstream.names import check_layers, load_conformer
 
@@ -37,12 +37,10 @@ def compute(corpus: Corpus, config: Config, seed: int) -> tuple[np.ndarray, int]
     for view in _views(corpus, config, "drawing frames"):
         flat = view.reshape(-1, view.shape[-1])
         rows.append(flat[rng.random(len(flat)) < share])
-    kmeans = MiniBatchKMeans(config.clusters, batch_size=10_000, n_init=5, max_no_improvement=20, random_state=seed)
-    kmeans.fit(np.concatenate(rows))
+    centres = fit(torch.from_numpy(np.concatenate(rows)), config.clusters, seed)
     log.info(f"k-means: {config.clusters} clusters of {config.source} on {sum(map(len, rows))} frames")
-    centres = torch.from_numpy(kmeans.cluster_centers_).float()
     targets = [
-        torch.cdist(torch.from_numpy(u.reshape(-1, u.shape[-1])), centres).argmin(1).reshape(u.shape[:2]).numpy()
+        assign(torch.from_numpy(u.reshape(-1, u.shape[-1])), centres).reshape(u.shape[:2]).numpy()
         for u in _views(corpus, config, "assigning clusters")
     ]
     return np.concatenate(targets).astype(np.int16), config.clusters

@@ -1,0 +1,60 @@
+"""Probing at full size with random weights: many layers cost little more than one, and fit in memory. By hand: -m slow."""
+
+import json
+import resource
+import time
+
+import pytest
+import torch
+
+from hfftools.analysis.probe import Config, probe
+from hfftools.analysis.probes import Probes
+from hfftools.analysis.questions import Words
+from hfftools.data import datadir, units
+from hfftools.data.batch import Batch
+from hfftools.upstream import shapes
+
+
+@pytest.mark.slow
+def test_25_layers_cost_at_most_half_as_much_again_as_one(tmp_path):
+    """A step on 2 × 10 s of wav2vec2-large: the forward pass to the top, a linear CTC probe on one layer or on all."""
+    upstream = shapes.random_upstream("wav2vec2_large").requires_grad_(False)
+    question = Words(
+        units.train("char", ["THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK"], None, tmp_path), "linear", 1, 1, 0
+    )
+    lens_B = torch.tensor([160000, 160000])
+    batch = Batch(
+        ["a", "b"], ["", ""], 20.0, torch.randn(2, 160000), lens_B, None, None,
+        torch.randint(2, len(question.units), (2, 150)), torch.tensor([150, 150]),
+    )  # fmt: skip
+    seconds = {}
+    for _ in range(3):  # one after the other, so that what drifts weighs on both
+        for name, layers in (("one", [24]), ("all", upstream.all_layers)):
+            probes = Probes(
+                question, {layer: upstream.dims[layer] for layer in layers}, Config(), 10, torch.device("cpu")
+            )
+            for step in range(2):
+                start = time.monotonic()
+                with torch.no_grad():
+                    hidden, lens_B = upstream(batch.wav_BN, batch.num_samples_B, layers)
+                probes.step(hidden, lens_B, batch)
+                if step:  # the first warms up
+                    seconds.setdefault(name, []).append(time.monotonic() - start)
+    one, many = (min(seconds[name]) for name in ("one", "all"))
+    print(f"one layer {one:.2f} s, 25 layers {many:.2f} s a step: {many / one:.2f} times as much")
+    assert many <= 1.5 * one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hubert_base", "hubert_large", "wav2vec2_large"])  # the peak is the process's so far
+def test_every_part_of_a_full_size_probe_within_6_gib(name, tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr("hfftools.analysis.material.load_upstream", lambda _: shapes.random_upstream(name))
+    datadir.write(tmp_path / "train", datadir.read(corpus / "train"))
+    sets = [f"train={tmp_path}/train", f"dev={corpus}/dev", f"units={corpus}/units"]
+    exp = probe(tmp_path / "probe", [], [f"upstream={name}", *sets, "epochs=1", "device=cpu", "frames=2500"])
+    rows = json.loads(exp.probe.read_text())["layers"]
+    assert len(rows) == (13 if name == "hubert_base" else 25)
+    assert all(
+        row[key] is not None for row in rows for key in ("wer", "per", "speaker_accuracy", "cka_mel", "isoscore")
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 6 * 2**20
