@@ -78,9 +78,19 @@ def cer(refs: Sequence[str], hyps: Sequence[str]) -> float:
     return _rate("cer", refs, hyps)
 
 
+def errors(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(errors, tokens of the reference) of each utterance, [U] each; `metric` is wer or cer."""
+    return _per_utterance(_align(*([_tokens(metric, text, None) for text in texts] for texts in (refs, hyps))))
+
+
+def _per_utterance(alignments: list[Alignment]) -> tuple[np.ndarray, np.ndarray]:
+    errors_U = np.array([_errors(a) for a in alignments])
+    return errors_U, np.array([sum(r is not None for r, _ in a) for a in alignments])
+
+
 def _rate(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> float:
-    split = [[_tokens(metric, text, None) for text in texts] for texts in (refs, hyps)]
-    return _count(metric.upper(), _align(*split), resamples=0).rate
+    errors_U, tokens_U = errors(metric, refs, hyps)
+    return float(errors_U.sum() / max(tokens_U.sum(), 1))
 
 
 def _align(refs: list[list[str]], hyps: list[list[str]]) -> list[Alignment]:
@@ -101,14 +111,13 @@ def _errors(alignment: Alignment) -> int:
     return sum(r != h for r, h in alignment)
 
 
-def _count(metric: str, alignments: list[Alignment], resamples: int = RESAMPLES) -> Score:
+def _count(metric: str, alignments: list[Alignment]) -> Score:
     pairs = [pair for alignment in alignments for pair in alignment]
     words = sum(r is not None for r, _ in pairs)
     correct = sum(r == h for r, h in pairs)
     deletions, insertions = sum(h is None for _, h in pairs), sum(r is None for r, _ in pairs)
-    errors_U = np.array([_errors(a) for a in alignments])
-    words_U = np.array([sum(r is not None for r, _ in a) for a in alignments])
-    low, high = interval(errors_U, words_U, resamples)
+    errors_U, words_U = _per_utterance(alignments)
+    low, high = interval(errors_U, words_U)
     return Score(
         metric=metric,
         sentences=len(alignments),
@@ -128,7 +137,7 @@ def interval(
 ) -> tuple[float, float]:
     """Bootstrap 95 % interval of sum(errors) / sum(words) over U utterances (Bisani and Ney 2004).
 
-    Utterances are drawn as if they were independent: with few speakers the true interval is wider. NaN if none is drawn.
+    Utterances are drawn as if they were independent: with few speakers the true interval is wider.
     """
     rng = np.random.default_rng(seed)
     count = len(errors_U)
@@ -136,7 +145,7 @@ def interval(
     for _ in range(resamples):
         drawn = rng.integers(0, count, count)
         rates.append(errors_U[drawn].sum() / max(words_U[drawn].sum(), 1))
-    low, high = np.percentile(rates, (2.5, 97.5)) if rates else (np.nan, np.nan)
+    low, high = np.percentile(rates, (2.5, 97.5))
     return float(low), float(high)
 
 
