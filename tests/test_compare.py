@@ -12,7 +12,7 @@ import pytest
 
 from hfftools import score
 from hfftools.data.table import write_table
-from hfftools.log import UserError
+from hfftools.log import UserError, log
 from hfftools.score.compare import chance, swap_test
 from hfftools.train.scoring import compare, decoded_sets
 
@@ -120,7 +120,8 @@ def test_what_does_not_match_is_refused_by_name(tmp_path):
         compare(tmp_path / "exp" / "a", tmp_path / "exp" / "d")
 
 
-def test_experiments_are_compared_set_by_set_and_unspaced_text_by_characters(tmp_path, caplog):
+def test_experiments_are_compared_set_by_set_and_unspaced_text_by_characters(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(log, "propagate", True)
     chinese = {"a-1": "今天天气很好", "a-2": "你好世界", "b-1": "再见"}
     for name, hyps in (("one", {**chinese, "a-2": "你好"}), ("two", chinese)):
         decoded(tmp_path, name, hyps, chinese, "zh")

@@ -274,7 +274,9 @@ def test_marks_hidden_letters_and_lookalikes_can_be_told_apart(tmp_path):
     assert "  \u00e9 (U+00E9) -> e\u0301 (U+0065 U+0301)   (1 of 1)\n" in words[0]
     # a mark that is an error stands in a column of its own, over the letter D
     [(ref, marks)] = [
-        (one, two) for one, two in zip(characters[1].splitlines(), characters[1].splitlines()[2:]) if one[6:9] == "e ◌"
+        (one, two)
+        for one, two in zip(characters[1].splitlines(), characters[1].splitlines()[2:])
+        if one[:9] == "REF:  e ◌"
     ]
     assert marks == "EVAL:   D"
     # words of right-to-left scripts keep the order of the row they stand in
@@ -313,6 +315,6 @@ def test_the_command_prints_three_lines(decoded):
     done = subprocess.run(command, cwd=decoded.parents[3], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "score.py: error: exp/fusion/decode/test: there is no text of a decoded set in it: neither exp/<name>/decode/<set> nor "
-        "an experiment; run hff-decode"
+        "score.py: error: exp/fusion/decode/test: there is no text of a decoded set in it: "
+        "neither exp/<name>/decode/<set> nor an experiment; run hff-decode"
     ]
