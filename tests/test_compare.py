@@ -14,6 +14,7 @@ from hfftools import score
 from hfftools.data.table import write_table
 from hfftools.log import UserError, log
 from hfftools.score.compare import chance, swap_test
+from hfftools.score.counts import by_speaker
 from hfftools.train.scoring import compare, decoded_sets
 
 RNG = random.Random(0)
@@ -98,6 +99,17 @@ def test_systems_that_are_alike_are_told_apart_in_one_of_twenty():
             left_out += not found.low <= 0 <= found.high
     assert 0.03 < alarms / 1000 < 0.065
     assert 0.01 < left_out / 200 < 0.11
+
+
+def test_speakers_who_each_suit_one_system_deceive_the_test_over_utterances_but_not_that_over_speakers():
+    rng, names = np.random.default_rng(3), np.repeat(np.arange(20), 20)
+    alarms = np.zeros(2)
+    for _ in range(200):
+        lean_U = rng.normal(0, 0.05, 20)[names]
+        one_U, two_U = (rng.binomial(10, np.clip(0.2 + side * lean_U, 0, 1)) for side in (1, -1))
+        step_U = two_U - one_U
+        alarms += swap_test(step_U) < 0.05, swap_test(by_speaker(step_U, names)) < 0.05
+    assert alarms[0] / 200 > 0.25 and alarms[1] / 200 < 0.1
 
 
 def test_what_does_not_match_is_refused_by_name(tmp_path):
