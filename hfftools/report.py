@@ -1,81 +1,24 @@
-"""Finished experiments in, one RESULTS.md with their environment, costs and error rates out."""
+"""Finished experiments in, one RESULTS.md with their environment, costs and error rates out, and what to draw of them."""
 
-import json
 import platform
+import re
 import shutil
 import statistics
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from hfftools import score
-from hfftools.config import flat
-from hfftools.expdir import ExpDir, write_text
-from hfftools.log import UserError, log
-from hfftools.train import ledger
+from hfftools.expdir import write_text
+from hfftools.train import ledger, runs
 from hfftools.train.decoding import read_scores
-from hfftools.train.experiment import HARMLESS, read_config
+from hfftools.train.runs import Plot, Section
 
 
-@dataclass
-class Group:
-    """Experiments that differ in nothing but their seed."""
-
-    name: str
-    runs: list[ExpDir]
-    resources: list[dict]
-    wers: dict[str, list[float]]  # set -> WER in percent of each run
-
-    def dev(self) -> list[float]:
-        return [100 * r["dev_wer"] for r in self.resources]
-
-    def gflop(self) -> float | None:
-        """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
-        used, keys = self.costs(), ["forward_flops_per_s", "backward_flops_per_s"]
-        keys += ["upstream_forward_flops_per_s"] if used["cached"] else []
-        return sum(used[key] for key in keys) / 1e9 if all(used.get(key) is not None for key in keys) else None
-
-    def mean(self, key: str) -> float | None:
-        """Over the runs that tell; None where none does."""
-        told = [r[key] for r in self.resources if r.get(key) is not None]
-        return statistics.mean(told) if told else None
-
-    def costs(self) -> dict:
-        """As one run's resources: the means over the runs."""
-        return {
-            **self.resources[0],
-            **{k: self.mean(k) for k, v in self.resources[0].items() if type(v) in (int, float)},
-        }
-
-
-def _read(roots: list[Path]) -> list[Group]:
-    groups: dict[str, Group] = {}
-    for root in roots:
-        exp = ExpDir(root)
-        if not (exp.config.exists() and exp.resources.exists()):
-            log.info(f"{root} is not a finished experiment: left out")
-            continue
-        config = read_config(exp, [])
-        config = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
-        group = groups.setdefault(json.dumps(config, sort_keys=True), Group(root.name, [], [], {}))
-        group.runs.append(exp)
-        group.resources.append(json.loads(exp.resources.read_text()))
-        for decoded in exp.decoded():
-            scores = read_scores(decoded)
-            if scores:
-                group.wers.setdefault(decoded.name, []).append(100 * scores["wer"].rate)
-    if not groups:
-        raise UserError(f"none of {', '.join(map(str, roots))} is a finished experiment; run hff-train")
-    return list(groups.values())
-
-
-def _mean(values: list[float] | None) -> str:
+def _mean(values: list[float]) -> str:
     """Mean ± standard deviation."""
-    if not values:
-        return "–"
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
@@ -94,55 +37,104 @@ def environment() -> list[str]:
     ]
 
 
-def summary(groups: list[Group]) -> list[str]:
-    """The table of methods: error rates, and what they cost in short."""
-    sets = sorted({name for group in groups for name in group.wers})
+def errors_table(section: Section) -> list[str]:
+    """The table of methods: error rates of all decodes side by side."""
+    names = section.names()
     rows = []
-    for group in groups:
-        used = group.costs()
-        speed = statistics.mean(r["audio_seconds"] / max(1e-9, r["train_seconds"]) for r in group.resources)
-        row = {"method": group.name, "seeds": str(len(group.runs)), "dev WER %": _mean(group.dev())}
-        row |= {f"{name} WER %": _mean(group.wers.get(name)) for name in sets}
-        row["trainable encoder"] = f"{used['parameters']['trainable_encoder']:,}"
-        row["less model MB"] = ledger.columns(used)["less model MB"]
-        row |= {"audio s/s": f"{speed:.0f}", "train min": f"{used['wall_seconds'] / 60:.1f}"}
+    for group in section.groups:
+        row = {"method": group.name, "seeds": str(len(group.runs))}
+        row["dev WER %, training" if group.dev_name in names else "dev WER %"] = _mean(group.dev())
+        for name in names:
+            found, mark = group.columns.get(name), " \\*" if group.name in section.odd(name) else ""
+            cell = f"{_mean(found.rates)} [{found.low:.1f}, {found.high:.1f}]{mark}" if found else "–"
+            row[f"{name} {section.metric(name).upper()} %"] = cell
         rows.append(row)
     return ledger.table(rows)
 
 
-def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple[list[str], dict[str, list]]:
-    """Write `out` (RESULTS.md); the lines of its summary table, and what analysis/plot.py draws:
-    {set: [(name, WER of each run in percent, trainable encoder parameters, GFLOP of training per second of audio)]}.
+def short_costs(section: Section) -> list[str]:
+    """The table of methods: what training took, in short."""
+    rows = []
+    for group in section.groups:
+        used = group.costs()
+        row = {"method": group.name, "trainable encoder": f"{used['parameters']['trainable_encoder']:,}"}
+        row["less model MB"] = ledger.columns(used)["less model MB"]
+        speed = statistics.mean(r["audio_seconds"] / max(1e-9, r["train_seconds"]) for r in group.resources)
+        rows.append(row | {"audio s/s": f"{speed:.0f}", "train min": f"{used['wall_seconds'] / 60:.1f}"})
+    return ledger.table(rows)
+
+
+def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple[list[str], list[Plot]]:
+    """Write `out` (RESULTS.md); the lines of its tables of methods, and the plots that it shows, beside it.
+
+    Recipes and upstreams have a section each. UserError where none of `roots` is a finished experiment.
     """
-    groups = _read(roots)
-    table = summary(groups)
-    cached = {r["cached"] for group in groups for r in group.resources}
-    source = {frozenset({True}): "cached hidden states", frozenset({False}): "waveforms"}.get(frozenset(cached), "both")
+    sections = runs.read(roots)
     made = [f"- command: `{command}`"] if command else []
-    lines = [f"# {title}", "", "## Environment", *environment(), *made, "", "## Methods", *table, ""]
-    lines += [
-        "WER: mean over seeds ± standard deviation. Trainable encoder: the upstream's own + inserted + fusion parameters.",
-        f"Memory and speed are of training, each method in its own process, from {source}; less model: above what the",
-        "process held with the model loaded; audio s/s: seconds of audio per second of forward, backward and update.",
-        "",
-        "## Costs",
-        *ledger.table([{"method": group.name, **ledger.columns(group.costs())} for group in groups]),
-        "",
-        *ledger.LEGEND,
-        "",
-    ]
-    points = {}
-    for name in sorted({name for group in groups for name in group.wers}):
-        points[name] = [
-            (group.name, group.wers[name], group.resources[0]["parameters"]["trainable_encoder"], group.gflop())
-            for group in groups
-            if name in group.wers
-        ]
-        for kind in ("wer", "cer", "ter"):
-            lines += [f"## {name}: {kind.upper()}", score.HEAD.rstrip()]
-            for run in (run for group in groups for run in group.runs):
-                if run.decode(name) in run.decoded():
-                    lines.append(score.row(f"{run.root.name}/{name}", read_scores(run.decode(name))[kind]).rstrip())
-            lines.append("")
+    lines = [f"# {title}", "", "## Environment", *environment(), *made, ""]
+    tables: list[str] = []
+    plots: list[Plot] = []
+    for section in sections:
+        depth = "##"
+        if len(sections) > 1:
+            lines += [f"## {section.title}", ""]
+            depth = "###"
+        table, drawn = [*errors_table(section), "", *short_costs(section)], _plots(section, out.parent, len(sections))
+        tables += [*([section.title] if len(sections) > 1 else []), *table, ""]
+        plots += drawn
+        lines += [f"{depth} Methods", *table, "", *_legend(section), ""]
+        lines += [f"![{plot.title}]({plot.path.name})" for plot in drawn]
+        lines += ["", f"{depth} Costs", *_costs(section), "", *ledger.LEGEND, ""]
+        lines += [line for name in section.names() for line in _details(section, name, depth)]
     write_text(out, "\n".join(lines))
-    return table, points
+    return tables[:-1], plots
+
+
+def _legend(section: Section) -> list[str]:
+    cached = {r["cached"] for group in section.groups for r in group.resources}
+    source = {frozenset({True}): "cached hidden states", frozenset({False}): "waveforms"}.get(
+        frozenset(cached), "cached states or waveforms"
+    )
+    lines = [
+        "Errors: mean over seeds ± standard deviation, then the 95 % bootstrap interval of the mean over utterances; each",
+        "decode's score_*/result.txt has the one over speakers. Intervals that overlap do not show that two methods are",
+        "level: `hff-score A B` compares them utterance by utterance. Trainable encoder: the upstream's own + inserted +",
+        f"fusion parameters. Memory and speed are of training, each method in its own process, from {source}; less",
+        "model: above what the process held with the model loaded; audio s/s: seconds of audio per second of forward,",
+        "backward and update.",
+    ]
+    if any(section.metric(name) == "cer" for name in section.names()):
+        lines += ["CER stands where the transcripts put no space between words."]
+    if any(section.odd(name) for name in section.names()):
+        lines += ["\\*: scored on other transcripts than the rest of the column, and not to be compared with it."]
+    return lines
+
+
+def _costs(section: Section) -> list[str]:
+    return ledger.table([{"method": group.name, **ledger.columns(group.costs())} for group in section.groups])
+
+
+def _details(section: Section, name: str, depth: str) -> list[str]:
+    """ESPnet's tables of one decode, a line a run."""
+    found = [(run, read_scores(run.decode(name))) for group in section.groups for run in group.runs
+             if run.decode(name) in run.decoded()]  # fmt: skip
+    lines = []
+    for kind in ("wer", "cer", "ter"):
+        rows = [score.row(f"{run.root.name}/{name}", told[kind]).rstrip() for run, told in found if kind in told]
+        lines += [f"{depth} {name}: {kind.upper()}", *score.HEAD.splitlines(), *rows, ""] if rows else []
+    return lines
+
+
+def _plots(section: Section, folder: Path, sections: int) -> list[Plot]:
+    plots = []
+    for name in section.names():
+        where = name if sections == 1 else f"{re.sub('[^A-Za-z0-9.-]+', '_', section.title).strip('_')}_{name}"
+        odd = section.odd(name)
+        points = [
+            (group.name, group.columns[name], group.resources[0]["parameters"]["trainable_encoder"], group.gflop())
+            for group in section.groups
+            if name in group.columns and group.name not in odd
+        ]
+        title = f"Error on {name} against cost" + (f", {section.title}" if sections > 1 else "")
+        plots.append(Plot(folder / f"error_vs_cost_{where}.png", title, section.metric(name).upper(), points))
+    return plots

@@ -24,7 +24,7 @@ DOORS = {
     "soundfile": "data/audio.py",
     "sentencepiece": "data/units.py",
     "espeakng_loader": "data/espeak.py",
-    "jiwer": "score.py",
+    "jiwer": "score/counts.py",
     "matplotlib": "analysis/plot.py",
     "sklearn": "nn/kmeans.py",
 }

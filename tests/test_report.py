@@ -1,36 +1,125 @@
-"""The report: seeds share a row, figures are those of the runs, unfinished experiments are named."""
+"""The report: seeds share a row, figures are those of the runs, only what compares shares a table."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from hfftools.log import UserError
+from hfftools.analysis.cost_plot import error_against_cost
+from hfftools.data.table import write_table
+from hfftools.log import UserError, log
 from hfftools.report import report
 from hfftools.train import decoding, job
+from hfftools.train.experiment import configure
 from hfftools.train.ledger import three_digits
 
 
-def test_seeds_share_a_row_and_figures_are_those_of_the_runs(options, tmp_path):
+def cells(lines: list[str]) -> list[dict[str, str]]:
+    """The rows of the first table in `lines`."""
+    start = next(n for n, line in enumerate(lines) if line.startswith("|"))
+    table = itertools.takewhile(lambda line: line.startswith("|"), lines[start:])
+    titles, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return [dict(zip(titles, row, strict=True)) for row in rows]
+
+
+def test_seeds_share_a_row_and_figures_are_those_of_the_runs(options, tmp_path, caplog, monkeypatch):
     roots = []
     for name, fuse, seed in (("last", "layer", 1), ("fusion", "hff", 1), ("fusion_seed2", "hff", 2)):
         exp = job.train(tmp_path / name, [], [*options, f"fuse.name={fuse}", f"seed={seed}", "train.epochs=1"])
         decoding.decode([exp.root], [], [])
         roots.append(exp.root)
-    table, points = report([*roots, tmp_path / "other"], tmp_path / "RESULTS.md", "Tiny", "./run.sh")
-    cells = [[cell.strip() for cell in line.split("|")] for line in table]
-    assert len(table) == 4 and cells[3][1:3] == ["fusion", "2"]
+    (tmp_path / "probe_fbank").mkdir()
+    monkeypatch.setattr(log, "propagate", True)  # training has turned it off
+    with caplog.at_level("INFO", logger="hff"):
+        table, plots = report(
+            [*roots, tmp_path / "probe_fbank", tmp_path / "RESULTS.md"], tmp_path / "RESULTS.md", "Tiny", "./run.sh"
+        )
+    [line] = [message for message in caplog.messages if "left out" in message]
+    assert line == f"no experiments, left out: {tmp_path}/probe_fbank, {tmp_path}/RESULTS.md"
+    last, fusion = cells(table)
+    assert (last["method"], fusion["method"], last["seeds"], fusion["seeds"]) == ("last", "fusion", "1", "2")
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| fusion_seed2/test | 6 |" in text and "torch" in text and "command: `./run.sh`" in text
     parameters = json.loads((tmp_path / "fusion" / "resources.json").read_text())["parameters"]
     assert parameters["trainable_encoder"] == parameters["fuse"] > 0
-    assert f"{parameters['fuse']:,}" in cells[3]
-    wer = json.loads((tmp_path / "last" / "decode" / "test" / "decode.json").read_text())["scores"]["wer"]
-    errors = wer["substitutions"] + wer["deletions"] + wer["insertions"]
-    name, wers, count, gflop = points["test"][0]
+    assert any(f" {parameters['fuse']:,} " in line for line in table if line.startswith("| fusion"))
+    stored = json.loads((tmp_path / "last" / "decode" / "test" / "decode.json").read_text())["scores"]["wer"]
+    errors = stored["substitutions"] + stored["deletions"] + stored["insertions"]
+    wer = 100 * errors / stored["words"]
+    [plot] = plots
+    assert plot.path == tmp_path / "error_vs_cost_test.png" and f"]({plot.path.name})" in text and plot.metric == "WER"
+    name, column, count, gflop = plot.points[0]
     used = json.loads((tmp_path / "last" / "resources.json").read_text())
-    assert (name, wers, count) == ("last", [pytest.approx(100 * errors / wer["words"])], 0)
+    assert (name, column.rates, count) == ("last", [pytest.approx(wer)], 0)
     assert gflop == pytest.approx((used["forward_flops_per_s"] + used["backward_flops_per_s"]) / 1e9)
+    # of one run, the interval is that of its score
+    assert last["test WER %"] == f"{wer:.1f} [{100 * stored['low']:.1f}, {100 * stored['high']:.1f}]"
+    assert fusion["test WER %"].startswith(f"{sum(plot.points[1][1].rates) / 2:.1f} ± ")
+
+
+def finished(root: Path, seed: int = 1, upstream: str = "hff_tiny", **options) -> Path:
+    """An experiment's folder as training leaves it, with invented costs and without a model."""
+    config = configure([], [f"seed={seed}", f"upstream={upstream}", *(f"{k}={v}" for k, v in options.items())])
+    root.mkdir(parents=True)
+    OmegaConf.save(config, root / "config.yaml")
+    parts = dict.fromkeys(("upstream", "inserted", "fuse", "head", "trainable_encoder", "upstream_total"), 1000)
+    used = {"parameters": parts, "dev_wer": 0.5, "cached": True, "audio_seconds": 1.0, "train_seconds": 1.0}
+    (root / "resources.json").write_text(json.dumps({**used, "wall_seconds": 60.0}))
+    return root
+
+
+def decoded(root: Path, name: str, refs: dict[str, str], hyps: dict[str, str]) -> None:
+    folder = root / "decode" / name
+    folder.mkdir(parents=True)
+    write_table(folder / "ref", refs)
+    write_table(folder / "text", hyps)
+    (folder / "decode.json").write_text("{}")
+    decoding.rescore(folder)
+
+
+REFS = {"a-1": "one two three four", "a-2": "five six", "b-1": "seven eight nine ten"}
+
+
+def test_recipes_and_upstreams_have_sections_and_decodes_of_a_set_stand_side_by_side(tmp_path):
+    libri = [
+        finished(tmp_path / "libri" / "exp" / "a"),
+        finished(tmp_path / "libri" / "exp" / "a_seed2", seed=2),
+        finished(tmp_path / "libri" / "exp" / "b", **{"optim.head.lr": 0.5}),
+    ]
+    large = finished(tmp_path / "libri" / "exp_fbank" / "a", upstream="fbank")
+    chinese = finished(tmp_path / "zh" / "exp" / "a")
+    for root in libri:
+        for name in ("test_other", "test_lm", "test", "test-clean_lm", "test-clean", "test-clean_beam", "dev"):
+            decoded(root, name, REFS, {**REFS, "a-2": "five" if root.name == "a" else "five seven eight"})
+    decoded(libri[2], "extra", {"a-1": "else"}, {"a-1": "else"})
+    decoded(libri[0], "extra", REFS, REFS)
+    decoded(libri[1], "extra", REFS, REFS)
+    decoded(large, "test", REFS, REFS)
+    decoded(chinese, "test", {"a-1": "今天天气很好", "b-1": "再见"}, {"a-1": "今天气很好", "b-1": "再见"})
+    table, plots = report([*libri, large, chinese], tmp_path / "out" / "RESULTS.md", "All")
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    titles = ["libri with hff_tiny", "libri with fbank", "zh with hff_tiny"]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == ["Environment", *titles]
+    ours = [cells(text.split(f"## {title}\n")[1].splitlines()) for title in titles]
+    assert [len(rows) for rows in ours] == [2, 1, 1]
+    names = "dev test-clean test-clean_beam test-clean_lm extra test test_lm test_other".split()
+    order = [title for title in ours[0][0] if title not in ("method", "seeds")]
+    assert order[0] == "dev WER %, training" and set(order[1:]) == {f"{name} WER %" for name in names}
+    assert [n for n in order if n.startswith("test-")] == [f"{n} WER %" for n in names[1:4]]
+    assert order.index("test_lm WER %") == order.index("test WER %") + 1
+    # one error of ten words, and two: a mean over seeds, and a row without
+    assert ours[0][0]["test WER %"].startswith("15.0 ± 7.1 [") and ours[0][1]["test WER %"].startswith("20.0 [")
+    assert ours[0][1]["extra WER %"].endswith("\\*") and not ours[0][0]["extra WER %"].endswith("*")
+    assert "not to be compared" in text.split("## libri with fbank")[0]
+    assert "not to be compared" not in text.split("## libri with fbank")[1]
+    assert ours[1][0]["test WER %"] == "0.0 [0.0, 0.0]" and "test CER %" not in ours[1][0]
+    assert ours[2][0]["test CER %"].startswith("12.5 [") and "test WER %" not in ours[2][0]
+    assert table[0] == titles[0] and len({plot.path for plot in plots}) == len(plots) == 8 + 1 + 1
+    extra = next(plot for plot in plots if plot.path.stem.endswith("hff_tiny_extra"))
+    assert [name for name, *_ in extra.points] == ["a"]
+    assert plots[-1].metric == "CER" and error_against_cost(plots[-1]).stat().st_size > 1000
 
 
 def costs(path: Path) -> list[dict[str, str]]:

@@ -12,6 +12,8 @@ from hfftools import score
 from hfftools.data import units
 from hfftools.data.table import write_table
 from hfftools.log import UserError
+from hfftools.score.counts import by_speaker
+from hfftools.score.result import LINE_WIDTH
 
 REFS = {
     "ann-1": "the cat sat on the mat",
@@ -75,7 +77,7 @@ def test_lines_are_as_kaldi_prints_them(decoded):
         "%WER 42.86 [ 6 / 14, 2 ins, 3 del, 1 sub ] exp/fusion/decode/test"
     )
     assert scores["cer"].line("x") == "%CER 48.98 [ 24 / 49, 9 ins, 14 del, 1 sub ] x"
-    long = score.Score("WER", 2620, 54402, 50638, 3337, 427, 695, 1500, 0.0, 0.0)
+    long = score.Score("WER", 2620, 54402, 50638, 3337, 427, 695, 1500, low=0.0, high=0.0)
     assert long.line("exp/x") == "%WER 8.20 [ 4459 / 54402, 695 ins, 427 del, 3337 sub ] exp/x"
     assert score.row("test", long) == "| test | 2620 | 54402 | 93.1 | 6.1 | 0.8 | 1.3 | 8.2 | 57.3 |\n"
     assert score.HEAD.splitlines()[0].count("|") == score.row("test", long).count("|")
@@ -153,7 +155,9 @@ def test_errors_are_shown_aligned_and_worst_first(tmp_path):
     score.score_dir(folder, None)
     result = (folder / "score_wer" / "result.txt").read_text(encoding="utf-8")
     assert "REF:  the cat sat on the mat\nHYP:  the bat sat *  the mat\nEVAL:     S       D\n" in result
-    assert "-> hypothesis\n       2  cat -> bat\n\nCommonest deletions\n       2  x\n       1  on\n" in result
+    assert "-> hypothesis\n       2  cat -> bat   (2 of 2)\n\nCommonest deletions\n" in result
+    assert "deletions\n       2  x   (2 of 3)\n       1  on   (1 of 1)\n" in result
+    assert "nothing\n       2 of 2  cat: bat 2\n       2 of 3  x: * 2\n" in result
     order = [line.split(":")[0] for line in result.splitlines() if " wrong of " in line]
     assert order == ["a-3", "a-2", "a-1", "a-5"]
 
@@ -165,7 +169,7 @@ def test_aligned_lines_fold_and_keep_their_columns(tmp_path):
     lines = (
         (folder / "score_wer" / "result.txt").read_text(encoding="utf-8").split("a-1: 2 wrong of 120\n")[1].splitlines()
     )
-    assert max(len(line) + line.count("你") for line in lines) <= score.LINE_WIDTH + len("EVAL: ")
+    assert max(len(line) + line.count("你") for line in lines) <= LINE_WIDTH + len("EVAL: ")
     assert sum(len(line.split()) for line in lines[0::3]) == 120 + len(["REF:"])
     [(top, bottom, marks)] = [
         trio for trio in zip(lines[0::3], lines[1::3], lines[2::3], strict=True) if "S" in trio[2]
@@ -220,6 +224,85 @@ def test_the_interval_is_repeatable_and_narrows_with_data():
     assert few[1] - few[0] > 2 * (high - low)
 
 
+def test_speakers_add_up_and_the_worst_comes_first(decoded):
+    scores = score.score_dir(decoded, None)
+    for metric, whole in scores.items():
+        lines = (decoded / f"score_{metric}" / "by_speaker.tsv").read_text(encoding="utf-8").splitlines()
+        titles, *rows = [line.split("\t") for line in lines]
+        assert {"sentences", "words", "correct", "errors", "wrong_sentences"} < set(titles)
+        for place, name in list(enumerate(titles))[1:-1]:
+            assert sum(int(row[place]) for row in rows) == getattr(whole, name), name
+        percents = [float(row[-1]) for row in rows]
+        assert percents == sorted(percents, reverse=True) and {row[0] for row in rows} == {"ann", "bob"}
+    result = (decoded / "score_wer" / "result.txt").read_text(encoding="utf-8")
+    assert "\nSpeakers, worst first\nspeaker  Snt  Wrd" in result
+    assert "\nann        2    8   50.0  12.5  37.5   0.0  50.0  100.0\nbob        3    6  100.0 " in result
+    assert "resamples of 5 utterances" in result and "resamples of 2 speakers" in result
+
+
+def test_the_interval_over_speakers_is_wider_where_errors_cluster_by_speaker(tmp_path):
+    rng = np.random.default_rng(0)
+    names = np.repeat(np.arange(20), 50)
+    words_U = np.full(1000, 10)
+    clustered = rng.binomial(words_U, np.where(names % 2, 0.3, 0.05))
+    alike = rng.binomial(words_U, 0.175, 1000)
+
+    def width(errors_U, words_U):
+        low, high = score.interval(errors_U, words_U)
+        return high - low
+
+    speaker_words = by_speaker(words_U, names)
+    assert width(by_speaker(clustered, names), speaker_words) > 3 * width(clustered, words_U)
+    assert width(by_speaker(alike, names), speaker_words) == pytest.approx(width(alike, words_U), rel=0.4)
+    # the interval is there where speakers are more than one and fewer than utterances
+    for utts, there in ((["a-1", "a-2"], False), (["a-1", "b-1"], False), (["a-1", "a-2", "b-1"], True)):
+        texts = {utt: "x y" for utt in utts}
+        found = score.score_dir(decode_dir(tmp_path, texts, texts), None)["wer"]
+        assert (found.speaker_low is not None) == there and found.speakers == len({utt[0] for utt in utts})
+
+
+def test_marks_hidden_letters_and_lookalikes_can_be_told_apart(tmp_path):
+    refs = {"a-1": "e\u0301a", "a-2": "हिन्दी", "a-3": "می\u200cخواهم را", "a-4": "\u00e9"}
+    hyps = {"a-1": "ea", "a-2": "हन्दी", "a-3": "میخواهم را", "a-4": "e\u0301"}
+    folder = decode_dir(tmp_path, refs, hyps)
+    score.score_dir(folder, None)
+    characters, words = (
+        (folder / f"score_{m}" / "result.txt").read_text(encoding="utf-8").split("The 4 worst of 4")
+        for m in ("cer", "wer")
+    )
+    assert "  ◌\u0301   (" in characters[0] and "  ◌ि   (" in characters[0] and "  <U+200C>   (" in characters[0]
+    assert "  \u00e9 (U+00E9) -> e\u0301 (U+0065 U+0301)   (1 of 1)\n" in words[0]
+    # a mark that is an error stands in a column of its own, over the letter D
+    [(ref, marks)] = [
+        (one, two)
+        for one, two in zip(characters[1].splitlines(), characters[1].splitlines()[2:])
+        if one[:9] == "REF:  e ◌"
+    ]
+    assert marks == "EVAL:   D"
+    # words of right-to-left scripts keep the order of the row they stand in
+    rows = [line.split()[1:] for line in words[1].splitlines() if "را" in line]
+    assert len(rows) == 2 and all(word.endswith("\u200e") for row in rows for word in row)
+
+
+@pytest.mark.parametrize(
+    ("refs", "metric"),
+    [
+        (["你好世界", "今天天气很好"], "cer"),
+        (["こんにちは世界、今日はいい天気ですね そうですね"], "cer"),
+        (["สวัสดีครับ", "วันนี้อากาศดีมาก ไปเที่ยวกัน"], "cer"),
+        (["你 好 世 界", "今天 天气 很 好"], "wer"),  # cut into words
+        (["안녕하세요 세계", "예"], "wer"),
+        (["yes", "no"], "wer"),
+        (["مرحبا بك", "लोग"], "wer"),
+        (["你好世界", "the cat", "a dog"], "wer"),
+        (["", " ", "你好"], "cer"),
+        ([], "wer"),
+    ],
+)
+def test_the_headline_is_characters_where_words_are_not_spaced_apart(refs, metric):
+    assert score.headline(refs) == metric
+
+
 def test_the_command_prints_three_lines(decoded):
     units.train("char", REFS.values(), None, decoded.parents[1] / "units")
     command = [sys.executable, "-m", "hfftools.bin.score", "exp/fusion/decode/test"]
@@ -232,5 +315,6 @@ def test_the_command_prints_three_lines(decoded):
     done = subprocess.run(command, cwd=decoded.parents[3], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "score.py: error: exp/fusion/decode/test/text is missing: not a decoded set exp/<name>/decode/<set>; run hff-decode"
+        "score.py: error: exp/fusion/decode/test: there is no text of a decoded set in it: "
+        "neither exp/<name>/decode/<set> nor an experiment; run hff-decode"
     ]

@@ -39,7 +39,8 @@ PANELS = [  # title, label of the axis, {measure: name of its curve}
 DECADES = {"log_isotropy", "effective_rank", "norm_mean"}  # log scale where the largest is over 30 times the smallest
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def save(figure: plt.Figure, path: Path) -> Path:
+    """Write a PNG, whole or not at all, and let go of the figure."""
     with write_aside(path) as aside:
         figure.savefig(aside, format="png", dpi=150, bbox_inches="tight")
     plt.close(figure)
@@ -62,46 +63,19 @@ def training_curves(exp: ExpDir) -> list[Path]:
     axes.plot(epochs, [r["dev_loss"] for r in history], "--", label="dev")
     axes.set_yscale("log")
     axes.legend()
-    paths = [_save(figure, exp.images / "loss.png")]
+    paths = [save(figure, exp.images / "loss.png")]
     figure, axes = _axes("epoch", "WER (%)", f"{exp.root.name}: WER on dev")
     axes.plot(epochs, [100 * r["dev_wer"] for r in history], marker=".")
     axes.set_ylim(bottom=0)
-    paths.append(_save(figure, exp.images / "wer.png"))
+    paths.append(save(figure, exp.images / "wer.png"))
     weights = history[-1]["layer_weights"]
     if weights:
         figure, axes = _axes(
             "layer", "share of the weighted sum", f"{exp.root.name}: layer weights, epoch {epochs[-1]}"
         )
         axes.bar(list(weights), list(weights.values()))
-        paths.append(_save(figure, exp.images / "layer_weights.png"))
+        paths.append(save(figure, exp.images / "layer_weights.png"))
     return paths
-
-
-def error_against_cost(path: Path, set_name: str, points: list[tuple[str, list[float], int, float | None]]) -> Path:
-    """WER against trainable encoder parameters and, where they are known, against operations of training.
-
-    `points` holds (name, WER of each run in percent, parameters, GFLOP per second of audio or None); bars are ± one
-    standard deviation over the runs.
-    """
-    known = all(gflop is not None for *_, gflop in points)
-    figure, axes = plt.subplots(1, 1 + known, figsize=(6 * (1 + known), 4), sharey=True, squeeze=False)
-    labels = ["trainable encoder parameters", "GFLOP of a training step per second of audio, upstream run"]
-    marks = "os^dvP*XD<>" * len(points)
-    for column, (panel, label) in enumerate(zip(axes[0], labels, strict=False)):
-        for point, mark in zip(points, marks, strict=False):
-            name, wers = point[:2]
-            spread = np.std(wers, ddof=1) if len(wers) > 1 else 0.0
-            panel.errorbar(point[2 + column], np.mean(wers), spread, fmt=mark, markersize=8, capsize=3, label=name)
-        panel.set(xlabel=label)
-        panel.grid(alpha=0.3)
-    axes[0, 0].set_xscale("symlog", linthresh=1)
-    axes[0, 0].set_xlim(left=-0.5)
-    axes[0, 0].set(ylabel="WER (%)", title=f"Error on {set_name} against cost")
-    axes[0, 0].set_ylim(0, 1.15 * max(max(wers) for _, wers, *_ in points))
-    if known:
-        axes[0, 1].set_xlim(left=0)
-    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-    return _save(figure, path)
 
 
 def svg(figure: plt.Figure) -> str:
@@ -225,4 +199,18 @@ def layer_pictures(exp: ExpDir, found: dict) -> list[Path]:
         exp.curves_image: layer_curves(found),
         exp.cka_image: cka_map(found),
     }
-    return [_save(figure, path) for path, figure in drawn.items() if figure is not None]
+    return [save(figure, path) for path, figure in drawn.items() if figure is not None]
+=======
+def layer_curve(path: Path, title: str, curves: dict[str, dict[int, float]]) -> Path:
+    """Error rates in percent by layer, one curve a name; a curve of a single layer becomes a horizontal line."""
+    figure, axes = _axes("layer", "%", title)
+    marks = iter(("o-", "s--", "^:", "d-."))
+    for name, values in curves.items():
+        if len(values) == 1:
+            axes.axhline(next(iter(values.values())), linestyle="--", color="0.4", label=name)
+        else:
+            axes.plot(list(values), list(values.values()), next(marks), label=name)
+            axes.set_xticks(list(values))
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return save(figure, path)

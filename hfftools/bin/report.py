@@ -9,24 +9,28 @@ from hfftools.log import run_main
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-report", description=__doc__)
     parser.add_argument(
-        "exp", type=Path, nargs="+", help="experiments; those that differ in their seed alone share a row"
+        "exp",
+        type=Path,
+        nargs="+",
+        help="experiments; those that differ in their seed alone share a row, and each recipe and upstream has a section",
     )
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="file to write")
     parser.add_argument("--title", default="Results", help="its first line")
     parser.add_argument("--command", default="", help="what made the experiments, for the file")
     args = parser.parse_args()
-    from hfftools.analysis.plot import error_against_cost
+    from hfftools.analysis.cost_plot import error_against_cost
     from hfftools.expdir import ExpDir
     from hfftools.log import setup_logging
     from hfftools.report import report
 
     setup_logging()
-    table, points = report(args.exp, args.out, args.title, args.command)
-    folder = args.out.parent
-    pictures = [error_against_cost(folder / f"error_vs_cost_{name}.png", name, found) for name, found in points.items()]
-    pictures += [path for exp in args.exp for path in sorted(ExpDir(exp).images.glob("*.png"))]
+    table, plots = report(args.exp, args.out, args.title, args.command)
+    pictures = [error_against_cost(plot) for plot in plots]
     print("\n".join(table))
-    print("wrote " + "\n      ".join(str(path) for path in [args.out, *pictures]))
+    print("\nwrote " + "\n      ".join(str(path) for path in [args.out, *pictures]))
+    drawn = sum(1 for exp in args.exp for _ in ExpDir(exp).images.glob("*.png"))
+    if drawn:
+        print(f"{drawn} pictures of training (loss, WER, layer weights) are in each experiment's images/")
 
 
 def cli() -> None:

@@ -1,4 +1,9 @@
-"""hff-score: decoded sets in (exp/<name>/decode/<set>), their %WER, %CER and %TER out, and score_*/result.txt."""
+"""hff-score: decoded sets in, their %WER, %CER and %TER out, and score_*/result.txt; of several, how they compare.
+
+One experiment (exp/<name>: all its decoded sets) or one decoded set (exp/<name>/decode/<set>) is scored anew. With more
+of either, the first is what each other is compared with, on the sets that both have: the difference, its 95 % interval,
+and whether it is chance.
+"""
 
 import argparse
 from pathlib import Path
@@ -7,14 +12,34 @@ from hfftools.log import run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-score", description=__doc__)
-    parser.add_argument("decoded", type=Path, nargs="+", help="folders such as exp/fusion/decode/test")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="hff-score", description=__doc__, formatter_class=raw)
+    parser.add_argument("exp", type=Path, nargs="+", help="experiments, or folders such as exp/fusion/decode/test")
+    parser.add_argument("--out", type=Path, help="file for the same figures as JSON")
     args = parser.parse_args()
-    from hfftools.train.decoding import rescore
+    from dataclasses import asdict
 
-    for folder in args.decoded:
-        for score in rescore(folder).values():
-            print(score.line(folder))
+    from hfftools.expdir import write_json
+    from hfftools.log import setup_logging
+    from hfftools.train.scoring import compare, decoded_sets
+
+    setup_logging()
+    if len(args.exp) == 1:
+        from hfftools.train.decoding import rescore
+
+        scores = {str(folder): rescore(folder) for folder in decoded_sets(args.exp[0])}
+        for folder, found in scores.items():
+            print("\n".join(score.line(folder) for score in found.values()))
+        if args.out:
+            write_json(args.out, {w: {m: asdict(score) for m, score in found.items()} for w, found in scores.items()})
+        return
+    found = [comparison for other in args.exp[1:] for comparison in compare(args.exp[0], other)]
+    print("\n\n".join("\n".join(comparison.lines()) for comparison in found))
+    print("\nBoth take utterances, or speakers, as independent; one run of each: what another seed gives is not in it.")
+    if len(found) > 1:
+        print(f"{len(found)} comparisons: of systems that are alike, one in twenty has p below 0.05.")
+    if args.out:
+        write_json(args.out, [comparison.as_json() for comparison in found])
 
 
 def cli() -> None:

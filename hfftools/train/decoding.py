@@ -109,8 +109,6 @@ def _keep(
 
 def rescore(folder: Path) -> dict[str, score.Score]:
     """Score a decoded set exp/<name>/decode/<set> anew, from its text and ref as they stand now."""
-    if not (folder / "text").exists():
-        raise UserError(f"{folder}/text is missing: not a decoded set exp/<name>/decode/<set>; run hff-decode")
     units = ExpDir(folder.absolute().parents[1]).units  # not there where experiments were chosen by the utterance
     scores = score.score_dir(folder, load_units(units) if units.exists() else None)
     info = folder / "decode.json"
