@@ -46,12 +46,11 @@ class Transducer(nn.Module):
         g_BSJ = self.predict(F.pad(targets_BL, (self.context, 0), value=BLANK))
         count = max(1, self.most_scores // (longest * g_BSJ.shape[1] * self.out.out_features))
         parts = []
-        for rows in (slice(start, start + count) for start in range(0, batch, count)):
-            inputs = (f_BTJ[rows], g_BSJ[rows], lens_B[rows], targets_BL[rows], target_lens_B[rows])
+        for part in zip(*(x.split(count) for x in (f_BTJ, g_BSJ, lens_B, targets_BL, target_lens_B)), strict=True):
             if count < batch:
-                parts.append(checkpoint(self._sum_alignments, *inputs, use_reentrant=False, preserve_rng_state=False))
+                parts.append(checkpoint(self._sum_alignments, *part, use_reentrant=False, preserve_rng_state=False))
             else:
-                parts.append(self._sum_alignments(*inputs))
+                parts.append(self._sum_alignments(*part))
         nothing_B = torch.where(target_lens_B > 0, -torch.inf, 0.0)
         return torch.where(lens_B > 0, torch.cat(parts), nothing_B)
 

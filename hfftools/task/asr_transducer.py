@@ -30,9 +30,9 @@ class Config:
     dropout: float = 0.1
     joint_dim: int = 256  # width of what encoder and prediction network put into the joiner
     context: int = 2  # units that the prediction network sees
-    ctc: float = 0.3  # weight, in training, of a CTC loss on what the encoder puts out; 0: none
+    ctc: float = 1.0  # weight, in training, of a CTC loss on what the encoder puts out; 0: none
     symbols: int = 5  # units that a search lets come out in one frame, at most
-    joint_scores: int = 20_000_000  # in memory at once, at some ten bytes each; more are computed in parts, and twice
+    joint_scores: int = 20_000_000  # in memory at once, at some 25 bytes each; more are computed in parts, and twice
 
     def __post_init__(self):
         check_head(self)
