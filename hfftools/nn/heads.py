@@ -1,7 +1,10 @@
 """Heads: a stream x [B, T, F] and lengths in, scores [B, T, U] for U units out; padding changes no valid frame."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
+from hfftools.log import require
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.mask import valid_mask
 
@@ -50,3 +53,17 @@ class ConformerHead(nn.Module):
         for block in self.blocks:
             x_BTD = block(x_BTD, valid_BT)
         return self.out(x_BTD)
+
+
+HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
+
+
+def check_head(config: Any) -> None:
+    """UserError where `head`, `head_dim`, `head_layers` or `dropout` of a task's options cannot be built."""
+    require(config.head in HEADS, f"task.head: '{config.head}' is not one of {', '.join(HEADS)}")
+    require(config.head_layers >= 1, f"task.head_layers: {config.head_layers} is below 1")
+    require(config.head_dim >= 1, f"task.head_dim: {config.head_dim} is below 1")
+    require(
+        config.head != "conformer" or config.head_dim % 4 == 0, f"task.head_dim: {config.head_dim} is no multiple of 4"
+    )
+    require(0 <= config.dropout < 1, f"task.dropout: {config.dropout} is not from 0 to below 1")

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
 from hfftools.decode.greedy import greedy
-from hfftools.log import require
 from hfftools.nn.ctc import ctc_loss
-from hfftools.nn.heads import BlstmHead, ConformerHead, LinearHead
-
-HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
+from hfftools.nn.heads import HEADS, check_head
 
 
 @dataclass
@@ -25,13 +22,7 @@ class Config:
     dropout: float = 0.1
 
     def __post_init__(self):
-        require(self.head in HEADS, f"task.head: '{self.head}' is not one of {', '.join(HEADS)}")
-        require(self.head_layers >= 1, f"task.head_layers: {self.head_layers} is below 1")
-        require(self.head_dim >= 1, f"task.head_dim: {self.head_dim} is below 1")
-        require(
-            self.head != "conformer" or self.head_dim % 4 == 0, f"task.head_dim: {self.head_dim} is no multiple of 4"
-        )
-        require(0 <= self.dropout < 1, f"task.dropout: {self.dropout} is not from 0 to below 1")
+        check_head(self)
 
 
 class Task(nn.Module):

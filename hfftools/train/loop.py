@@ -223,7 +223,7 @@ class Loop:
         count = self.config.train.blank_epochs
         if count and len(self.history) >= count and all(r["empty"] > 0.99 for r in self.history[-count:]):
             raise Diverged(
-                f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse of CTC); "
+                f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse); "
                 "try a lower or higher optim.head.lr, smaller data.batch_seconds for more steps, or check text against audio"
             )
 

@@ -1,0 +1,93 @@
+"""Speech recognition by a transducer (Graves, arXiv:1211.3711): the fused stream x [B, T, F] in, a loss or readings out.
+
+All B·T·(L + 1)·V scores of a batch come from the joiner, for L labels and V units: memory and time grow with each of them.
+Word pieces of some hundred units make L small; data.batch_seconds bounds B·T; task.joint_scores bounds what is kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hfftools.data.batch import Batch
+from hfftools.data.units import Units
+from hfftools.decode.hypothesis import Hypothesis
+from hfftools.decode.transducer import greedy, readings
+from hfftools.log import require
+from hfftools.nn.ctc import ctc_loss
+from hfftools.nn.heads import HEADS, check_head
+from hfftools.nn.transducer import Transducer
+
+
+@dataclass
+class Config:
+    name: str = "asr_transducer"
+    head: str = "blstm"  # of the encoder: linear, blstm, or conformer
+    head_dim: int = 256  # width of a hidden layer, in each direction for blstm
+    head_layers: int = 2
+    dropout: float = 0.1
+    joint_dim: int = 256  # width of what encoder and prediction network put into the joiner
+    context: int = 2  # units that the prediction network sees
+    ctc: float = 1.0  # weight, in training, of a CTC loss on what the encoder puts out; 0: none
+    symbols: int = 5  # units that a search lets come out in one frame, at most
+    joint_scores: int = 20_000_000  # in memory at once, at some 25 bytes each; more are computed in parts, and twice
+
+    def __post_init__(self):
+        check_head(self)
+        for name in ("joint_dim", "context", "symbols", "joint_scores"):
+            require(getattr(self, name) >= 1, f"task.{name}: {getattr(self, name)} is below 1")
+        require(self.ctc >= 0, f"task.ctc: {self.ctc} is below 0")
+
+
+class Task(nn.Module):
+    """An encoder head over the fused stream, a prediction network and a joiner; the best checkpoint has the lowest WER."""
+
+    metric = "wer"
+
+    def __init__(self, in_dim: int, units: Units, config: Config):
+        super().__init__()
+        self.units, self.config = units, config
+        self.head = HEADS[config.head](in_dim, config.joint_dim, config.head_dim, config.head_layers, config.dropout)
+        self.net = Transducer(len(units), config.joint_dim, config.context, config.joint_scores)
+        self.ctc = nn.Linear(config.joint_dim, len(units)) if config.ctc else None
+
+    def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
+        """Negative log likelihood [B] of each utterance's units; in training plus that of CTC times its weight.
+
+        Infinite where labels have no frame or, in training with CTC, fewer frames than CTC needs.
+        """
+        x_BTF, lens_B = encode(batch)
+        f_BTJ = self.head(x_BTF, lens_B)
+        loss_B = -self.net.log_likelihood(f_BTJ, lens_B, batch.targets_BL, batch.target_lens_B)
+        if self.ctc is None or not self.training:
+            return loss_B
+        log_probs_BTV = self.ctc(f_BTJ).float().log_softmax(-1)
+        return loss_B + self.config.ctc * ctc_loss(log_probs_BTV, lens_B, batch.targets_BL, batch.target_lens_B)
+
+    @torch.no_grad()
+    def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
+        """The text that greedy search finds for each utterance."""
+        paths = greedy(self.net, self.head(x_BTF, lens_B), lens_B, self.config.symbols)
+        return [self.units.decode(path.ids) for path in paths]
+
+    @torch.no_grad()
+    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Any = None) -> list[list[Hypothesis]]:
+        """Readings of each utterance, best first, scored by log P(units | x); one each, by greedy search, without `search`.
+
+        `search` has `name` (greedy or beam), and for a beam `beam_size` and `nbest`. UserError for another name, for more
+        readings than the beam has, and for a lexicon or a language model, which a transducer's search does not take.
+        """
+        name = "greedy" if search is None else search.name
+        require(name in ("greedy", "beam"), f"search.name: '{name}' is not one of greedy, beam")
+        for option in ("lexicon", "lm"):
+            require(
+                not getattr(search, option, None),
+                f"search.{option}: the search of task asr_transducer takes no {option}; leave it empty, or train asr_ctc",
+            )
+        size, nbest = (search.beam_size, search.nbest) if name == "beam" else (0, 1)
+        require(name == "greedy" or size >= 1, f"search.beam_size: {size} is below 1")
+        require(name == "greedy" or 1 <= nbest <= size, f"search.nbest: {nbest} is not from 1 to beam_size, {size}")
+        f_BTJ = self.head(x_BTF, lens_B)
+        return readings(self.net, f_BTJ, lens_B, size, nbest, self.config.symbols, self.units.decode)
