@@ -18,14 +18,13 @@ class Hypothesis:
 def read(units: Units, ids: Sequence[int], spans: Sequence[tuple[int, int]], score: float) -> Hypothesis:
     """The hypothesis of units `ids`, each said in frames [first, end) of `spans`."""
     words: list[tuple[list[int], int, int]] = []
-    open_word = False
     for unit, (first, end) in zip(ids, spans, strict=True):
-        if units.starts_word(unit) or not open_word:
+        if not words or units.starts_word(unit):
             words.append(([unit], first, end))
         else:
             said, begin, _ = words[-1]
-            words[-1] = (said + [unit], begin, end) if units.decode(said) else ([*said, unit], first, end)
-        open_word = True
+            heard = bool(units.decode(said))  # a bare space is no part of the word it opens
+            words[-1] = ([*said, unit], begin if heard else first, end)
     timed = tuple((text, first, end) for said, first, end in words if (text := units.decode(said)))
     return Hypothesis(units.decode(ids), score, timed)
 

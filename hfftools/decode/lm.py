@@ -15,7 +15,7 @@ from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
 from hfftools.log import UserError, require
 
 LN10 = math.log(10)
-GZIP = b"\x1f\x8b"
+GZIP, BINARY = b"\x1f\x8b", b"mmap lm "  # how such files begin
 
 
 class Ngram:
@@ -91,7 +91,7 @@ def check_units(ngram: Ngram, units: Units) -> None:
     """UserError unless the model is over these units."""
     made_of = of_units(ngram.path)
     known = [symbol for symbol in units.symbols[2:] if symbol in ngram]
-    if made_of not in (None, units.digest) or 2 * len(known) < len(units) - 2:
+    if made_of != units.digest and (made_of or 2 * len(known) < len(units) - 2):
         raise UserError(
             f"search.lm: without a lexicon {ngram.path} must be over the experiment's units; make it with "
             "hff-lm --units exp/<name>/units, or say search.lexicon=true for one of words"
@@ -104,16 +104,18 @@ def words(path: Path) -> list[str]:
     if path.is_dir():
         return sorted({word for text in read_texts(path) for word in text.split(" ")})
     with open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(len(BINARY))
+    if head == BINARY:  # it does not tell its words
+        beside = path.parent / "words.txt"
+        require(beside.exists(), f"search.lexicon: {path} lists no words, nor does {beside}; name a list of them")
+        return words(beside)
     with gzip.open(path, "rt", encoding="utf-8") if head[:2] == GZIP else open(path, encoding="utf-8") as file:
         try:
             first = next((line for line in file if line.strip()), "")
             model = first.strip() == "\\data\\"
             found = _unigrams(file) if model else [line.split()[0] for line in (first, *file) if line.strip()]
         except UnicodeDecodeError:
-            beside = path.parent / "words.txt"  # a KenLM binary does not tell its words
-            require(beside != path and beside.exists(), f"search.lexicon: {path} lists no words; name a list of them")
-            return words(beside)
+            raise UserError(f"search.lexicon: {path} is not a UTF-8 list of words") from None
     return sorted(set(found) - {BEGIN, END, UNKNOWN, UNKNOWN.upper()})
 
 

@@ -38,7 +38,7 @@ def tokens(text: str, units: Units | None) -> list[str]:
 
 def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     """out/lm.arpa, words.txt and lm.json from `texts`: over words, or over units; nothing where it is there of the same."""
-    require(order >= 1, f"order {order} is below 1")
+    require(order >= 2, f"order {order} is below 2, which KenLM does not read")
     require(bool(texts), "there is no text to make a language model of")
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}

@@ -46,9 +46,10 @@ def file_digest(path: str) -> str:
 
 
 def facts(search: Search) -> dict:
-    """What of a search changes what it finds: its options, and the contents of its files."""
-    told = {key: value for key, value in asdict(search).items() if key != "tag" and value is not None}
-    return told | {f"{key}_digest": file_digest(told[key]) for key in ("lm", "lexicon") if told.get(key)}
+    """What of a search changes what it finds: its options, and the contents of its files, wherever they lie."""
+    files = {f"{key}_digest": file_digest(path) for key in ("lm", "lexicon") if (path := getattr(search, key))}
+    told = {k: v for k, v in asdict(search).items() if k not in ("lm", "lexicon", "tag") and v is not None}
+    return told | files
 
 
 def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
@@ -62,7 +63,7 @@ def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
     except UserError as error:
         advice = "weights are chosen on data.dev; mend it, or give search.lm_weight and search.word_score"
         raise UserError(f"{error}; {advice}") from None
-    wanted = {key: value for key, value in facts(replace(search, nbest=1)).items() if key not in ("lm", "lexicon")}
+    wanted = facts(replace(search, nbest=1))
     wanted |= {"checkpoint": checkpoint.digest(exp.final), "dev": datadir.digest(utterances)}
     kept = json.loads(exp.search.read_text()) if exp.search.exists() else []
     for record in kept:
