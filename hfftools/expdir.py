@@ -171,8 +171,14 @@ class ExpDir:
     def targets(self) -> Path:
         return self.root / "targets.npz"
 
-    def decode(self, set_name: str) -> Path:
-        return self.root / "decode" / set_name
+    @property
+    def search(self) -> Path:
+        """The weights of a search that were chosen on dev."""
+        return self.root / "search.json"
+
+    def decode(self, set_name: str, label: str = "") -> Path:
+        """Of a set, and of how it was searched, where not greedily."""
+        return self.root / "decode" / (f"{set_name}_{label}" if label else set_name)
 
     def decoded(self) -> list[Path]:
         """The folders of the sets that were decoded."""

@@ -25,6 +25,7 @@ DOORS = {
     "sentencepiece": "data/units.py",
     "espeakng_loader": "data/espeak.py",
     "jiwer": "score/counts.py",
+    "kenlm": "decode/lm.py",
     "matplotlib": "analysis/plot.py",
     "sklearn": "nn/kmeans.py",
 }

@@ -200,17 +200,3 @@ def layer_pictures(exp: ExpDir, found: dict) -> list[Path]:
         exp.cka_image: cka_map(found),
     }
     return [save(figure, path) for path, figure in drawn.items() if figure is not None]
-=======
-def layer_curve(path: Path, title: str, curves: dict[str, dict[int, float]]) -> Path:
-    """Error rates in percent by layer, one curve a name; a curve of a single layer becomes a horizontal line."""
-    figure, axes = _axes("layer", "%", title)
-    marks = iter(("o-", "s--", "^:", "d-."))
-    for name, values in curves.items():
-        if len(values) == 1:
-            axes.axhline(next(iter(values.values())), linestyle="--", color="0.4", label=name)
-        else:
-            axes.plot(list(values), list(values.values()), next(marks), label=name)
-            axes.set_xticks(list(values))
-    axes.set_ylim(bottom=0)
-    axes.legend()
-    return save(figure, path)

@@ -21,7 +21,7 @@ from hfftools.config import compare_config, resolve, save_config
 from hfftools.data.batch import plan
 from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
 from hfftools.log import UserError, log, progress, require, setup_logging
-from hfftools.task import asr_ctc
+from hfftools.nn.heads import check_head
 from hfftools.train.checkpoint import read_state
 from hfftools.upstream.names import short_name
 
@@ -61,8 +61,7 @@ class Config:
         require(min(self.lr, self.batch_seconds, self.clip) > 0, "lr, batch_seconds and clip are above 0")
         require(min(self.frames, self.clusters) >= 2, "frames and clusters are at least 2")
         require(self.seed >= 0, f"seed: {self.seed} is below 0")
-        head = {key: getattr(self, key) for key in ("head", "head_dim", "head_layers", "dropout")}
-        asr_ctc.Config(**head)  # checks their ranges
+        check_head(self, "")
 
 
 def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:

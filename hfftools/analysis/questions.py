@@ -15,9 +15,8 @@ from hfftools.data.datadir import Utterance
 from hfftools.data.units import Units
 from hfftools.decode.greedy import greedy
 from hfftools.nn.ctc import ctc_loss, frames_needed
-from hfftools.nn.heads import LinearHead
+from hfftools.nn.heads import HEADS, LinearHead
 from hfftools.nn.mask import valid_mask
-from hfftools.task.asr_ctc import HEADS
 
 SILENCE = 0  # the class of frames in no phone, and the blank of CTC
 

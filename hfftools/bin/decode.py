@@ -1,6 +1,8 @@
 """hff-decode: experiments in, hypotheses and scores of their test sets out, in exp/<name>/decode/<set>/.
 
-Experiments of one upstream share it in memory. With --choose each utterance is decoded by an experiment of its own.
+Greedy, unless search.name=beam: then in <set>_beam or, with search.lm=FILE, <set>_beam_lm, whose search.lm_weight and
+search.word_score are chosen on the experiment's dev set where they are not given. Experiments of one upstream share it
+in memory. With --choose each utterance is decoded by an experiment of its own.
 """
 
 import argparse
@@ -12,11 +14,15 @@ from hfftools.log import run_main
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-decode", description=__doc__)
     parser.add_argument(
-        "args", nargs="+", metavar="exp | key=value", help="experiments, and options that change no result"
+        "args",
+        nargs="+",
+        metavar="exp | key=value",
+        help="experiments, options search.…, and others that change no result",
     )
     parser.add_argument(
         "--data", action="append", default=[], help="data directory; the experiment's own where not given"
     )
+    parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file with a part `search`")
     parser.add_argument("--choose", type=Path, help="table of `utterance experiment`: which experiment decodes which")
     parser.add_argument("--out", type=Path, help="folder for what is decoded with --choose, a folder a set in it")
     args = parser.parse_intermixed_args()
@@ -24,8 +30,12 @@ def main() -> None:
         parser.error("--choose, --out and --data go together")
     roots = [Path(word) for word in args.args if "=" not in word]
     overrides = [word for word in args.args if "=" in word]
+    searching = [word for word in overrides if word.startswith("search.")]
+    if args.choose and (searching or args.config):
+        parser.error("--choose decodes greedily; leave search out")
     if not roots:
         parser.error("name an experiment, such as exp/fusion")
+    from hfftools.decode.search import configure
     from hfftools.log import setup_logging
     from hfftools.train.decoding import decode, decode_chosen, read_scores
 
@@ -33,7 +43,8 @@ def main() -> None:
     if args.choose:
         folders = decode_chosen(roots, args.choose, args.data, args.out, overrides)
     else:
-        folders = decode(roots, args.data, overrides)
+        others = [word for word in overrides if word not in searching]
+        folders = decode(roots, args.data, others, configure(args.config, searching))
     for folder in folders:
         for score in read_scores(folder).values():
             print(score.line(folder))

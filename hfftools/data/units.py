@@ -63,6 +63,14 @@ class Units:
         """The text of any sequence of ids, its words parted by single spaces; blanks read as nothing."""
         return _single_spaced("".join(self._pieces[id] for id in ids))
 
+    def starts_word(self, id: int) -> bool:
+        """Whether a unit is, or begins with, the space that parts words."""
+        return self._pieces[id].startswith(" ")
+
+    def is_space(self, id: int) -> bool:
+        """Whether a unit is nothing but that space."""
+        return self._pieces[id] == " "
+
     @property
     def digest(self) -> str:
         """16 hex digits that tell these units from others."""

@@ -58,12 +58,12 @@ class ConformerHead(nn.Module):
 HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
 
 
-def check_head(config: Any) -> None:
-    """UserError where `head`, `head_dim`, `head_layers` or `dropout` of a task's options cannot be built."""
-    require(config.head in HEADS, f"task.head: '{config.head}' is not one of {', '.join(HEADS)}")
-    require(config.head_layers >= 1, f"task.head_layers: {config.head_layers} is below 1")
-    require(config.head_dim >= 1, f"task.head_dim: {config.head_dim} is below 1")
+def check_head(config: Any, part: str = "task.") -> None:
+    """UserError where `head`, `head_dim`, `head_layers` or `dropout` of some options, called `part`, cannot be built."""
+    require(config.head in HEADS, f"{part}head: '{config.head}' is not one of {', '.join(HEADS)}")
+    require(config.head_layers >= 1, f"{part}head_layers: {config.head_layers} is below 1")
+    require(config.head_dim >= 1, f"{part}head_dim: {config.head_dim} is below 1")
     require(
-        config.head != "conformer" or config.head_dim % 4 == 0, f"task.head_dim: {config.head_dim} is no multiple of 4"
+        config.head != "conformer" or config.head_dim % 4 == 0, f"{part}head_dim: {config.head_dim} is no multiple of 4"
     )
-    require(0 <= config.dropout < 1, f"task.dropout: {config.dropout} is not from 0 to below 1")
+    require(0 <= config.dropout < 1, f"{part}dropout: {config.dropout} is not from 0 to below 1")

@@ -1,4 +1,4 @@
-"""Speech recognition by CTC (Graves et al. 2006): the fused stream x [B, T, F] in, a loss or unit sequences out."""
+"""Speech recognition by CTC (Graves et al. 2006): the fused stream x [B, T, F] in, a loss or hypotheses out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
-from hfftools.decode.greedy import greedy
+from hfftools.decode.greedy import greedy, hypotheses
+from hfftools.decode.hypothesis import Hypothesis
+from hfftools.decode.search import Search
 from hfftools.nn.ctc import ctc_loss
 from hfftools.nn.heads import HEADS, check_head
 
@@ -33,6 +35,8 @@ class Task(nn.Module):
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
         self.units = units
+        self._search = None  # the beam search that was used last, and the posteriors: for the same with other weights
+        self._seen: tuple[Tensor | None, Tensor | None] = (None, None)
         self.head = HEADS[config.head](in_dim, len(units), config.head_dim, config.head_layers, config.dropout)
 
     def log_probs(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
@@ -48,3 +52,17 @@ class Task(nn.Module):
     def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
         """The text of the best path of each utterance."""
         return [self.units.decode(ids) for ids in greedy(self.log_probs(x_BTF, lens_B), lens_B)]
+
+    @torch.no_grad()
+    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Search | None) -> list[list[Hypothesis]]:
+        """The n best readings of each utterance, best first; of the best path where `search` is None."""
+        if search is None or search.name == "greedy":
+            return hypotheses(self.log_probs(x_BTF, lens_B), lens_B, self.units)
+        from hfftools.decode.beam import BeamSearch
+
+        if self._search is None or not self._search.only_weighs(search):
+            self._search = BeamSearch(self.units, search)
+        self._search = self._search.reweigh(search)
+        if self._seen[0] is not x_BTF:
+            self._seen = (x_BTF, self.log_probs(x_BTF, lens_B).cpu())
+        return self._search(self._seen[1], lens_B)

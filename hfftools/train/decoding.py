@@ -1,6 +1,7 @@
 """Trained experiments and data directories in, hypotheses and their scores out; experiments of one upstream share it."""
 
 import json
+import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,17 +13,20 @@ from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
 from hfftools.data.units import Units
 from hfftools.data.units import load as load_units
-from hfftools.expdir import ExpDir, write_json
+from hfftools.decode.hypothesis import Hypothesis
+from hfftools.decode.search import Search
+from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log
-from hfftools.train import checkpoint, evaluate, experiment
+from hfftools.train import checkpoint, evaluate, experiment, tuning
 from hfftools.train.bank import Bank
 
 
-def decode(roots: list[Path], sets: list[str], overrides: list[str]) -> list[Path]:
+def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Search | None = None) -> list[Path]:
     """Decode data directories (each experiment's data.test where none is given) with final checkpoints, and score.
 
-    Each set's folder exp/<name>/decode/<set> gets text, ref (where there are transcripts), scores and decode.json; a set
-    that is there, whole and of this checkpoint, is not decoded again.
+    Each set's folder exp/<name>/decode/<set>, or <set>_<label> where the search is not greedy, gets text, ref (where there
+    are transcripts), ctm, scores, decode.json and, with more than one reading, nbest/; a set that is there, whole, of this
+    checkpoint and found by this search, is not decoded again.
     """
     bank, folders = Bank(), []
     for exp in map(ExpDir, roots):
@@ -30,22 +34,32 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str]) -> list[Pat
         digest = checkpoint.digest(exp.final)
         units = experiment.experiment_units(exp, config)
         directories = sets or list(config.data.test)
+        label = (search or Search()).label
         _refuse_twins([Path(directory).name for directory in directories], exp.decode("").parent)
+        wanted_search = tuning.resolve(search or Search(), config)
+        asked = tuning.facts(wanted_search)
         for directory in directories:
-            out = exp.decode(Path(directory).name)
+            out = exp.decode(Path(directory).name, label)
             folders.append(out)
             utterances = datadir.read(directory, need_text=False)
-            wanted = {"checkpoint": digest, "data": datadir.digest(utterances)}
+            wanted = {"checkpoint": digest, "data": datadir.digest(utterances), "asked": asked}
             info = out / "decode.json"
             if info.exists() and wanted.items() <= json.loads(info.read_text()).items():
                 log.info(f"{out} is there already, from this checkpoint")
                 continue
             model = bank.models.get(exp.root) or bank.add(exp.root, config)
+            weighed = tuning.weigh(exp, config, wanted_search, model)
             data = experiment.speech(config, directory, units, model)
             start = time.monotonic()
             device = next(model.parameters()).device
-            hypotheses, _ = evaluate.transcribe(model, data, config.data.batch_seconds, device, f"decoding {out.name}")
-            _keep(out, utterances, hypotheses, units, wanted, time.monotonic() - start)
+            (found,) = evaluate.recognise(
+                model, data, config.data.batch_seconds, device, f"decoding {out.name}", [weighed]
+            )
+            seconds = time.monotonic() - start
+            info.unlink(missing_ok=True)
+            _keep_readings(out, found, weighed.nbest, model.upstream.frame_rate_hz)
+            best = {utt: readings[0].text for utt, readings in found.items()}
+            _keep(out, utterances, best, units, {**wanted, "search": asdict(weighed)}, seconds)
         bank.models.pop(exp.root, None)  # the upstream stays for the next
     return folders
 
@@ -105,6 +119,22 @@ def _keep(
     audio = sum(u.duration_s for u in utterances)
     write_json(out / "decode.json", {**info, "seconds": seconds, "audio_seconds": audio, "scores": scores})
     log.info(f"{out}: {len(hypotheses)} utterances, real-time factor {seconds / audio:.3f}")
+
+
+def _keep_readings(out: Path, found: dict[str, list[Hypothesis]], nbest: int, rate_hz: float) -> None:
+    """ctm (`utterance 1 start duration word`, in seconds) where times are known, and nbest/text.N and score.N."""
+    lines = []
+    for utt in sorted(found):
+        for word, first, end in found[utt][0].words:
+            lines.append(f"{utt} 1 {first / rate_hz:.3f} {(end - first) / rate_hz:.3f} {word}\n")
+    (out / "ctm").unlink(missing_ok=True)
+    if lines:
+        write_text(out / "ctm", "".join(lines))
+    shutil.rmtree(out / "nbest", ignore_errors=True)
+    for n in range(nbest if nbest > 1 else 0):
+        ranked = {utt: readings[n] for utt, readings in found.items() if n < len(readings)}
+        write_table(out / "nbest" / f"text.{n + 1}", {utt: reading.text for utt, reading in ranked.items()})
+        write_table(out / "nbest" / f"score.{n + 1}", {utt: f"{reading.score:.4f}" for utt, reading in ranked.items()})
 
 
 def rescore(folder: Path) -> dict[str, score.Score]:

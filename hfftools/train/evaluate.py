@@ -1,8 +1,12 @@
 """A model and a data set in, hypotheses and losses out."""
 
+from collections.abc import Sequence
+
 import torch
 
 from hfftools.data.batch import Speech, plan
+from hfftools.decode.hypothesis import Hypothesis
+from hfftools.decode.search import Search
 from hfftools.log import progress
 from hfftools.model import Model
 
@@ -25,3 +29,20 @@ def transcribe(
     bar.close()
     all_losses = torch.cat(losses) if losses else torch.tensor([])
     return hypotheses, all_losses[torch.isfinite(all_losses)].mean().item()
+
+
+@torch.no_grad()
+def recognise(
+    model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, searches: Sequence[Search]
+) -> list[dict[str, list[Hypothesis]]]:
+    """For each search {utterance: its n best readings, best first}; the model runs once for all of them."""
+    model.eval()
+    found: list[dict[str, list[Hypothesis]]] = [{} for _ in searches]
+    bar = progress(None, len(data), what)
+    for batch in data.batches(plan(data.durations_s, batch_seconds)):
+        encoded = model.encode(batch.to(device))
+        for readings, search in zip(found, searches, strict=True):
+            readings |= dict(zip(batch.ids, model.task.hypotheses(*encoded, search), strict=True))
+        bar.update(len(batch.ids))
+    bar.close()
+    return found

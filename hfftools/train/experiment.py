@@ -114,8 +114,8 @@ def usable_features(config: Any, model: Model) -> str:
     return config.data.features
 
 
-def speech(config: Any, directory: str, units: Units, model: Model) -> Speech:
-    """The utterances of a data directory, read from the cache of hidden states where it has all of them."""
+def speech(config: Any, directory: str, units: Units, model: Model, only: set[str] | None = None) -> Speech:
+    """The utterances of a data directory, or some of them, read from the cache of hidden states where it has all."""
     utterances = datadir.read(directory, need_text=False)
     cache = None
     if features := usable_features(config, model):
@@ -123,7 +123,8 @@ def speech(config: Any, directory: str, units: Units, model: Model) -> Speech:
         if not cache.matches(model.upstream.hash, model.layers, digest):
             log.info(f"{cache.folder} does not hold {directory}: running the upstream")
             cache = None
-    return Speech(utterances, units, cache, model.layers)
+    chosen = [utt for utt in utterances if only is None or utt.id in only]
+    return Speech(chosen, units, cache, model.layers)
 
 
 def learnable(

@@ -1,0 +1,103 @@
+"""A search whose weights are not given and an experiment's dev set in, the weights of the lowest dev WER out."""
+
+import json
+from dataclasses import asdict, replace
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hfftools import score
+from hfftools.data import datadir
+from hfftools.data.datadir import Utterance
+from hfftools.decode.search import Search
+from hfftools.expdir import ExpDir, write_json
+from hfftools.log import UserError, log
+from hfftools.model import Model
+from hfftools.train import checkpoint, evaluate, experiment
+
+LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
+MOST = 300  # utterances of dev that are searched, spread evenly over the set
+
+
+def resolve(search: Search, config: Any) -> Search:
+    """`lexicon` as a path or None; where it is not said, a lexicon goes with a language model of words."""
+    lexicon = search.lexicon
+    if search.lm and lexicon is None:
+        from hfftools.decode.lm import of_units
+
+        lexicon = of_units(Path(search.lm)) is None
+    if lexicon is True:
+        lexicon = search.lm or config.data.train
+    return replace(search, lexicon=lexicon or None)
+
+
+def file_digest(path: str) -> str:
+    """16 hex digits of a file's content, or of a data directory's text."""
+    file = Path(path) / "text" if Path(path).is_dir() else Path(path)
+    if not file.exists():
+        raise UserError(f"{file} does not exist: search.lm and search.lexicon name files that are there")
+    with open(file, "rb") as opened:
+        digest = sha256()
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def facts(search: Search) -> dict:
+    """What of a search changes what it finds: its options, and the contents of its files, wherever they lie."""
+    files = {f"{key}_digest": file_digest(path) for key in ("lm", "lexicon") if (path := getattr(search, key))}
+    told = {k: v for k, v in asdict(search).items() if k not in ("lm", "lexicon", "tag") and v is not None}
+    return told | files
+
+
+def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
+    """The search with both weights: as given, as chosen on dev before, or as chosen now and kept in search.json."""
+    if not search.lm:
+        return replace(search, word_score=search.word_score or 0.0) if search.name != "greedy" else search
+    if search.lm_weight is not None and search.word_score is not None:
+        return search
+    try:
+        utterances = [utt for utt in datadir.read(config.data.dev) if utt.text]
+    except UserError as error:
+        advice = "weights are chosen on data.dev; mend it, or give search.lm_weight and search.word_score"
+        raise UserError(f"{error}; {advice}") from None
+    wanted = facts(replace(search, nbest=1))
+    wanted |= {"checkpoint": checkpoint.digest(exp.final), "dev": datadir.digest(utterances)}
+    kept = json.loads(exp.search.read_text()) if exp.search.exists() else []
+    for record in kept:
+        if record["of"] == wanted:
+            chosen = record["chosen"]
+            log.info(f"{exp.search}: lm_weight {chosen['lm_weight']}, word_score {chosen['word_score']}, chosen on dev")
+            return replace(search, **chosen)
+    grid = _try_all(config, search, model, utterances)
+    best = min(grid, key=lambda point: point["dev_wer"])
+    chosen = {key: best[key] for key in ("lm_weight", "word_score")}
+    write_json(exp.search, [*kept, {"of": wanted, "chosen": chosen, "grid": grid}])
+    log.info(
+        f"{config.data.dev}: WER {100 * best['dev_wer']:.2f} % with lm_weight {best['lm_weight']}, word_score "
+        f"{best['word_score']}, the lowest of {len(grid)}; kept in {exp.search}"
+    )
+    return replace(search, **chosen)
+
+
+def _try_all(config: Any, search: Search, model: Model, utterances: list[Utterance]) -> list[dict]:
+    """The WER of each pair of weights on dev, which goes through the model once."""
+    few = utterances[:: -(-len(utterances) // MOST)]
+    data = experiment.speech(config, config.data.dev, model.task.units, model, {utt.id for utt in few})
+    pairs = list(
+        product(
+            LM_WEIGHTS if search.lm_weight is None else [search.lm_weight],
+            WORD_SCORES if search.word_score is None else [search.word_score],
+        )
+    )
+    searches = [replace(search, nbest=1, lm_weight=weight, word_score=bonus) for weight, bonus in pairs]
+    device = next(model.parameters()).device
+    what = f"choosing weights on {len(few)} of dev"
+    found = evaluate.recognise(model, data, config.data.batch_seconds, device, what, searches)
+    grid = []
+    for (lm_weight, word_score), readings in zip(pairs, found, strict=True):
+        wer = score.wer([utt.text for utt in few], [readings[utt.id][0].text for utt in few])
+        grid.append({"lm_weight": lm_weight, "word_score": word_score, "dev_wer": wer})
+    return grid

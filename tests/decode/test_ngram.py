@@ -1,0 +1,100 @@
+"""Kneser-Ney: probabilities sum to one after any history, and are those worked out by hand."""
+
+import gzip
+import math
+
+import pytest
+
+from hfftools.data import units
+from hfftools.decode import ngram
+from hfftools.log import UserError
+
+TEXTS = ["a b a", "a b c", "b a", "c c a b", "d"]
+
+
+def ngrams(path):
+    pytest.importorskip("kenlm", reason="kenlm is not there: pip install 'hff[lm]'")
+    from hfftools.decode.lm import Ngram
+
+    return Ngram(path)
+
+
+def after(model, history):
+    memory = model.start
+    for word in history:
+        memory, _ = model.score(memory, word)
+    return memory
+
+
+@pytest.mark.parametrize("order", [2, 3, 5])
+def test_probabilities_sum_to_one_after_any_history(tmp_path, order):
+    model = ngrams(ngram.make(TEXTS, order, None, tmp_path))
+    words = [*(tmp_path / "words.txt").read_text().split(), "</s>", "<unk>"]
+    assert words[:4] == ["a", "b", "c", "d"]
+    for history in ([], ["a"], ["a", "b"], ["c", "c"], ["d", "d", "a"], ["never", "a"]):
+        total = sum(math.exp(model.score(after(model, history), word)[1]) for word in words)
+        assert total == pytest.approx(1, abs=1e-5), history
+
+
+def test_probabilities_by_hand():
+    """Two sentences `a b` and `a`: discounts fall back to 0.5, 1, 1.5."""
+    one, two = ngram.estimate([["a", "b"], ["a"]], 2)
+    # continuation counts: a follows <s>; b follows a; </s> follows b and a; uniform over a, b, </s>, <unk>
+    freed = 0.5 + 0.5 + 1.0
+    assert one[("a",)][0] == pytest.approx((1 - 0.5 + freed / 4) / 4)
+    assert one[("</s>",)][0] == pytest.approx((2 - 1 + freed / 4) / 4)
+    assert one[("<unk>",)][0] == pytest.approx(freed / 4 / 4)
+    assert two[("<s>", "a")][0] == pytest.approx((2 - 1) / 2 + 1 / 2 * one[("a",)][0])
+    assert one[("a",)][1] == pytest.approx((0.5 + 0.5) / 2)
+
+
+def test_the_order_matters_and_is_cut_to_what_the_text_has(tmp_path):
+    assert len(ngram.estimate([["a"]], 5)) == 3
+    texts = ["a b c x", "d b c y", "a c b y", "d c b x"] * 5
+    perplexities = []
+    for order in (2, 3, 4):
+        model = ngrams(ngram.make(texts, order, None, tmp_path / str(order)))
+        perplexities.append(model.perplexity([text.split() for text in texts])[0])
+    assert perplexities[0] > perplexities[1] > perplexities[2]
+    assert model.perplexity([["a", "zzz"]])[1:] == (2, 1)
+
+
+def test_it_is_made_once_of_the_same_text(tmp_path):
+    path = ngram.make(TEXTS, 2, None, tmp_path)
+    stamp = path.stat().st_mtime_ns
+    assert ngram.make(TEXTS, 2, None, tmp_path).stat().st_mtime_ns == stamp
+    assert ngram.make(TEXTS[1:], 2, None, tmp_path).stat().st_mtime_ns != stamp
+    with pytest.raises(UserError, match="stands for a sentence's edge"):
+        ngram.make(["a </s>"], 2, None, tmp_path)
+    with pytest.raises(UserError, match="order 1 is below 2"):
+        ngram.make(TEXTS, 1, None, tmp_path)
+    with pytest.raises(UserError, match="no text"):
+        ngram.make([], 2, None, tmp_path)
+
+
+def test_files_of_others_are_read_gzipped_too_and_their_words_listed(tmp_path):
+    path = ngram.make(["שלום עולם", "你好", "e\u0301t\u00e9 n'est"], 2, None, tmp_path)
+    packed = tmp_path / "3-gram.arpa.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    one, other = ngrams(path), ngrams(packed)
+    from hfftools.decode import lm
+
+    assert lm.words(packed) == lm.words(path) == lm.words(tmp_path / "words.txt")
+    assert "עולם" in lm.words(packed)
+    assert one.score(one.start, "你好")[1] == other.score(other.start, "你好")[1]
+    packed.write_bytes(b"no model")
+    with pytest.raises(UserError, match="no language model that KenLM reads"):
+        lm.Ngram(packed)
+    with pytest.raises(UserError, match="is not a file; make one with hff-lm"):
+        lm.Ngram(tmp_path / "nothing")
+
+
+def test_over_units(tmp_path):
+    made = units.train("bpe", ["the light", "the lights"], 16, tmp_path / "units")
+    model = ngrams(ngram.make(["the light"], 3, made, tmp_path / "lm"))
+    assert made.symbols[made.encode("the")[0]] in model
+    from hfftools.decode import lm
+
+    lm.check_units(model, made)
+    with pytest.raises(UserError, match="hff-lm --units"):
+        lm.check_units(model, units.train("char", ["xyz"], None, tmp_path / "other"))
