@@ -26,6 +26,8 @@ DOORS = {
     "espeakng_loader": "data/espeak.py",
     "jiwer": "score.py",
     "matplotlib": "analysis/plot.py",
+    "onnx": "train/export.py",
+    "onnxruntime": "train/export.py",
     "sklearn": "pretrain/kmeans.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
