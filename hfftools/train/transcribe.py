@@ -147,7 +147,7 @@ def _hear(
         batch = _batch([pool[row][1] for row in rows]).to(device)
         for row, text in zip(rows, model.decode(batch), strict=True):
             texts[row] = text
-        done_s(round(batch.seconds, 1))
+        done_s(round(batch.seconds))
     for (recording, piece), text in zip(pool, texts, strict=True):
         if text:
             recording.segments.append(Segment(piece.start_s, piece.end_s, text))
