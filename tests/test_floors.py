@@ -27,6 +27,8 @@ DOORS = {
     "jiwer": "score/counts.py",
     "kenlm": "decode/lm.py",
     "matplotlib": "analysis/plot.py",
+    "onnx": "train/export.py",
+    "onnxruntime": "train/export.py",
     "sklearn": "nn/kmeans.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

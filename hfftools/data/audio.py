@@ -2,8 +2,10 @@
 
 import io
 import subprocess
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -34,12 +36,18 @@ def _open(source: str) -> soundfile.SoundFile:
         raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; mend its line in wav.scp")
     if command is None and Path(source).stat().st_size == 0:
         raise UserError(f"audio {source}: the file is empty; replace it or drop the utterance")
+    return _decoder(source if command is None else io.BytesIO(_run(command)), source)
+
+
+def _decoder(given: str | BinaryIO, source: str) -> soundfile.SoundFile:
+    """A path or an open file that can seek, as what decodes it; `source` is its name in an error."""
     try:
-        return soundfile.SoundFile(source if command is None else io.BytesIO(_run(command)))
+        return soundfile.SoundFile(given)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
-        reason = str(getattr(error, "error_string", "no header says how")).strip().rstrip(".")
-        reason = "no audio found in it" if "does not exist" in reason else reason  # said of a broken MP3
-        raise UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance") from None
+        reason = str(getattr(error, "error_string", "no header says how"))
+        raise _broken(
+            source, "no audio found in it" if "does not exist" in reason else reason
+        ) from None  # a broken MP3
 
 
 @lru_cache(maxsize=1)  # segments of a recording come one after another: its command runs once for all of them
@@ -69,8 +77,12 @@ def _read(file: soundfile.SoundFile, source: str, start: int, frames: int) -> np
             file.seek(start - lead)
         return file.read(lead + frames, dtype="float32", always_2d=True)[lead:]
     except soundfile.LibsndfileError as error:
-        reason = error.error_string.strip().rstrip(".")
-        raise UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance") from None
+        raise _broken(source, error.error_string) from None
+
+
+def _broken(source: str, reason: str) -> UserError:
+    reason = reason.strip().rstrip(".")
+    return UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance")
 
 
 def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
@@ -94,6 +106,38 @@ def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.nd
     if not np.isfinite(samples).all():
         raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it or drop the utterance")
     return samples if rate_hz == RATE_HZ else _resample(samples, rate_hz)
+
+
+def blocks(given: Path | BinaryIO, source: str, block_s: int = 30) -> Iterator[np.ndarray]:
+    """The whole of a recording as float32 [N] at 16 kHz, channels averaged, block by block; `source` names it in errors.
+
+    The blocks side by side are what resampling it in one go would give. A path is never taken for a command. Raises
+    UserError where it cannot be opened or decoded, or holds values that are not finite.
+    """
+    with _decoder(str(given) if isinstance(given, Path) else given, source) as file:
+        rate_hz = file.samplerate
+        before = ahead = np.zeros(0, np.float32)  # the second before the block, which resampling looks at; the block
+        while True:
+            try:
+                read = file.read(block_s * rate_hz, dtype="float32", always_2d=True).mean(axis=1)
+            except soundfile.LibsndfileError as error:
+                raise _broken(source, error.error_string) from None
+            if not np.isfinite(read).all():
+                raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it")
+            if len(ahead):
+                yield _resample_between(before, ahead, read[:rate_hz], rate_hz)
+            if len(read) == 0:
+                return
+            before, ahead = ahead[-rate_hz:], read
+
+
+def _resample_between(before: np.ndarray, samples: np.ndarray, after: np.ndarray, rate_hz: int) -> np.ndarray:
+    """`samples` at 16 kHz; what comes before them is whole seconds long, so that samples fall where they would."""
+    if rate_hz == RATE_HZ:
+        return samples
+    whole = _resample(np.concatenate([before, samples, after]), rate_hz)
+    start = len(before) * RATE_HZ // rate_hz
+    return whole[start : start + -(-len(samples) * RATE_HZ // rate_hz)]
 
 
 def _resample(samples: np.ndarray, rate_hz: int) -> np.ndarray:

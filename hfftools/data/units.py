@@ -72,6 +72,11 @@ class Units:
         return self._pieces[id] == " "
 
     @property
+    def pieces(self) -> list[str]:
+        """The text that each id stands for: put side by side, and the spaces made single, they are what `decode` gives."""
+        return list(self._pieces)
+
+    @property
     def digest(self) -> str:
         """16 hex digits that tell these units from others."""
         return sha256(self._listing().encode() + self._model).hexdigest()[:16]

@@ -20,13 +20,14 @@ class Prefix(nn.Module):
 
     def forward(self, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Keys, values and mask with the rows before them; the rows are open to every query, without a position."""
-        batch, heads = k_BHTd.shape[:2]
-        rows = [
-            split_heads(r_PD[None], heads).expand(batch, -1, -1, -1).to(k_BHTd.dtype) for r_PD in (self.k_PD, self.v_PD)
-        ]
+        rows = [self.spread(split_heads(r_PD[None], k_BHTd.shape[1]), k_BHTd) for r_PD in (self.k_PD, self.v_PD)]
         free = True if mask.dtype == torch.bool else 0.0
         mask = F.pad(mask, (len(self.k_PD), 0), value=free)
         return torch.cat([rows[0], k_BHTd], 2), torch.cat([rows[1], v_BHTd], 2), mask
+
+    def spread(self, row_1HPd: Tensor, like_BHTd: Tensor) -> Tensor:
+        """The same rows for each utterance, [B, H, P, d]."""
+        return row_1HPd.expand(like_BHTd.shape[0], -1, -1, -1).to(like_BHTd.dtype)
 
 
 def attend(

@@ -144,3 +144,9 @@ def load(path: Path, name: str) -> ConformerUpstream:
         raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} beside; rebuild it")
     model.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return model
+
+
+def read_card(path: Path) -> str:
+    """The facts that `save` was given, as JSON."""
+    with safe_open(path, "pt") as file:
+        return file.metadata().get("card", "")

@@ -127,6 +127,19 @@ def _conformer_file(name: str) -> Path:
     return path
 
 
+def card(name: str) -> str:
+    """What its files say of where a model comes from and of its licence; empty where they say nothing."""
+    if len(halves := split_pair(name)) == 2:
+        return "\n\n".join(filter(None, map(card, halves)))
+    door = _door(name)
+    if name in BUNDLED:
+        return files("hfftools.upstream.weights").joinpath(f"{name}.md").read_text(encoding="utf-8")
+    if door == "conformer":
+        return conformer.read_card(_conformer_file(name))
+    readme = Path(name.partition(":")[2]) / "README.md"
+    return readme.read_text(encoding="utf-8", errors="replace") if door == "huggingface" and readme.is_file() else ""
+
+
 def check_layers(upstream: Upstream, layers: Sequence[int]) -> None:
     """UserError where `layers` is empty or names a state that the upstream does not have."""
     wrong = [layer for layer in layers if layer not in upstream.all_layers]

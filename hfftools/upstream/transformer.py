@@ -83,15 +83,18 @@ class DistanceBias(nn.Module):
         super().__init__()
         self.embedding, self.max_distance = embedding, max_distance
 
-    def forward(self, frames: int) -> Tensor:
-        """-> [H, T, T], query by key."""
+    def bucket(self, away: Tensor) -> Tensor:
+        """Frames from query to key, whatever the shape -> the number of the bucket of each."""
         buckets = self.embedding.num_embeddings // 2
         exact = buckets // 2  # nearer than this every distance has its own bucket; beyond they widen with the logarithm
+        far = (away.abs().clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
+        far = (exact + (far * (buckets - exact)).long()).clamp(max=buckets - 1)
+        return torch.where(away.abs() < exact, away.abs(), far) + buckets * (away > 0)
+
+    def forward(self, frames: int) -> Tensor:
+        """-> [H, T, T], query by key."""
         away_K = torch.arange(1 - frames, frames, device=self.embedding.weight.device)
-        far_K = (away_K.abs().clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
-        far_K = (exact + (far_K * (buckets - exact)).long()).clamp(max=buckets - 1)
-        bucket_K = torch.where(away_K.abs() < exact, away_K.abs(), far_K) + buckets * (away_K > 0)
-        return self.embedding(bucket_K).T.unfold(1, frames, 1).flip(1)
+        return self.embedding(self.bucket(away_K)).T.unfold(1, frames, 1).flip(1)
 
 
 class GatedAttention(Attention):

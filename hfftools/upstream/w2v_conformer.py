@@ -36,13 +36,20 @@ class RelativeAttention(Attention):
         super().__init__(projections, heads, dropout)
         self.pos_proj, self.u_Hd, self.v_Hd = pos_proj, u_Hd, v_Hd
 
+    def by_distance(self, q_BHTd: Tensor, x_BTD: Tensor) -> Tensor:
+        """The score of each query at each distance, [B, H, T, K]."""
+        p_1HKd = split_heads(self.pos_proj(distances(x_BTD.shape[1], x_BTD.shape[2], x_BTD)[None]), self.heads)
+        return (q_BHTd + self.v_Hd[:, None].to(q_BHTd.dtype)) @ p_1HKd.transpose(-1, -2)
+
+    def by_key(self, scores_BHTK: Tensor, x_BTD: Tensor) -> Tensor:
+        """Of these the one at each key, [B, H, T, T]."""
+        return by_key(scores_BHTK)
+
     def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         q_BHTd, k_BHTd, v_BHTd = self.project(x_BTD)
-        u_H1d, v_H1d = (bias_Hd[:, None].to(q_BHTd.dtype) for bias_Hd in (self.u_Hd, self.v_Hd))
-        p_1HKd = split_heads(self.pos_proj(distances(x_BTD.shape[1], x_BTD.shape[2], x_BTD)[None]), self.heads)
-        bias_BHTT = by_key((q_BHTd + v_H1d) @ p_1HKd.transpose(-1, -2)) / math.sqrt(q_BHTd.shape[-1])
+        bias_BHTT = self.by_key(self.by_distance(q_BHTd, x_BTD), x_BTD) / math.sqrt(q_BHTd.shape[-1])
         mask_BHTT = bias_BHTT.masked_fill(~valid_BT[:, None, None, :], -torch.inf)
-        return self.mix(q_BHTd + u_H1d, k_BHTd, v_BHTd, mask_BHTT)
+        return self.mix(q_BHTd + self.u_Hd[:, None].to(q_BHTd.dtype), k_BHTd, v_BHTd, mask_BHTT)
 
 
 class RotaryAttention(Attention):
@@ -53,7 +60,7 @@ class RotaryAttention(Attention):
         self.register_buffer("rates", rates.detach().clone(), persistent=False)  # radians a frame, [d/2]
 
     def project(self, x_BTD: Tensor) -> list[Tensor]:
-        frames_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        frames_T = torch.arange(x_BTD.shape[1], device=x_BTD.device, dtype=torch.float32)
         angles_T1d = torch.outer(frames_T, self.rates.float()).repeat(1, 2)[:, None]
         cos_T1d, sin_T1d = angles_T1d.cos().to(x_BTD.dtype), angles_T1d.sin().to(x_BTD.dtype)
         x_BTHd = x_BTD.unflatten(-1, (self.heads, -1))

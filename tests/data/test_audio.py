@@ -1,5 +1,7 @@
 """Audio: every format and rate gives the same 16 kHz samples, and every broken file is named."""
 
+import io
+
 import numpy as np
 import pytest
 import soundfile
@@ -139,3 +141,27 @@ def test_saved_audio_comes_back_and_clips(tmp_path):
     assert np.allclose(samples[:-2], tone(16000), atol=1e-4)
     assert samples[-2] == pytest.approx(1, abs=1e-4) and samples[-1] == -1
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 16000, 22050, 44100, 48000])
+def test_blocks_side_by_side_are_the_whole(tmp_path, rate_hz):
+    path = tmp_path / "a.wav"
+    wav_N = np.random.default_rng(0).uniform(-0.5, 0.5, round(7.3 * rate_hz)).astype(np.float32)
+    soundfile.write(path, np.stack([wav_N, wav_N], 1), rate_hz, subtype="FLOAT")
+    found = list(audio.blocks(path, str(path), block_s=2))
+    assert len(found) == 4
+    assert np.allclose(np.concatenate(found), audio.load(str(path)), atol=1e-5)
+
+
+def test_blocks_of_an_open_file_whose_header_does_not_know_its_length(tmp_path):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(16000), 16000)
+    streamed = bytearray(path.read_bytes())
+    streamed[4:8] = streamed[40:44] = b"\xff" * 4  # as programs write that cannot go back to the header
+    (found,) = audio.blocks(io.BytesIO(bytes(streamed)), "standard input")
+    assert np.allclose(found, audio.load(str(path)), atol=1e-4)
+
+
+def test_blocks_take_no_path_for_a_command(tmp_path):
+    with pytest.raises(UserError, match="cannot be decoded"):
+        list(audio.blocks(tmp_path / "touch hacked |", "it"))

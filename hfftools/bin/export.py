@@ -1,0 +1,26 @@
+"""hff-export: a trained experiment in, one ONNX file out that gives its posteriors wherever ONNX Runtime runs."""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-export", description=__doc__)
+    parser.add_argument("exp", type=Path, help="a trained experiment, such as exp/fusion")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write, such as fusion.onnx")
+    args = parser.parse_args()
+    from hfftools.log import setup_logging
+    from hfftools.train.export import export
+
+    setup_logging()
+    print(f"wrote {export(args.exp, args.out)}")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,45 @@
+"""hff-transcribe: a trained experiment and recordings in, what is said in them out, as text, JSON or SRT subtitles.
+
+Recordings are files, folders to look through (WAV, FLAC, MP3, OGG, Opus), and - for a WAV or FLAC file on standard input;
+of any rate, number of channels and length. Long ones are cut at silences.
+"""
+
+import argparse
+from pathlib import Path
+
+from hfftools.log import UserError, run_main
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="hff-transcribe", description=__doc__)
+    parser.add_argument("exp", type=Path, help="a trained experiment, such as exp/fusion")
+    parser.add_argument(
+        "args", nargs="+", metavar="recording | key=value", help="recordings, and options such as data.batch_seconds=60"
+    )
+    parser.add_argument("--format", choices=["text", "json", "srt"], default="text", help="default: text")
+    parser.add_argument("--out", type=Path, help="folder for one file a recording; standard output where not given")
+    parser.add_argument("--max-seconds", type=float, default=20.0, help="longest piece that is heard at once; 20")
+    parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece; 0.6")
+    args = parser.parse_intermixed_args()
+    overrides = [word for word in args.args if word.partition("=")[0] in ("device", "data.batch_seconds")]
+    words = [word for word in args.args if word not in overrides]
+    if not words:
+        parser.error("name a recording, a folder, or - for standard input")
+    from hfftools.log import setup_logging
+    from hfftools.train.transcribe import Options, transcribe
+
+    setup_logging()
+    options = Options(args.max_seconds, args.pause, args.format, args.out)
+    total, failed = transcribe(args.exp, words, overrides, options)
+    if failed:
+        raise UserError(f"{failed} of {total} recordings could not be heard; each is named above")
+    if args.out:
+        print(f"wrote {total} files in {args.out}")
+
+
+def cli() -> None:
+    run_main(main)
+
+
+if __name__ == "__main__":
+    cli()
