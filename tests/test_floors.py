@@ -26,6 +26,8 @@ DOORS = {
     "espeakng_loader": "data/espeak.py",
     "jiwer": "score.py",
     "matplotlib": "analysis/plot.py",
+    "regex": "data/normalise.py",
+    "num2words": "data/normalise.py",
     "sklearn": "pretrain/kmeans.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
