@@ -49,6 +49,7 @@ probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
+hours=${hours:+$(printf %g "${hours}")} dev_hours=${dev_hours:+$(printf %g "${dev_hours}")} # 10.0 is 10 in names
 of=${lang:+_${lang//-/_}} # sets, units and experiments of one language, apart from those of another
 probe_set=train${of}${hours:+_${hours}h} dev_set=dev${of}${dev_hours:+_${dev_hours}h} test_sets="test${of}"
 train_set=${probe_set}

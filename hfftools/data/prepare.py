@@ -30,6 +30,8 @@ def prepare(
     module = plugin("data.corpora", corpus)
     if options and not hasattr(module, "Config"):
         raise UserError(f"'{options[0]}': {corpus} has no options of its own")
+    if source is None:
+        options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
     config = [OmegaConf.to_object(resolve(module.Config, [], options))] if hasattr(module, "Config") else []
     done_file = out / f".{corpus}.json"
     wanted = {"source": str(source.resolve()) if source else None, "limit": limit}
@@ -92,6 +94,7 @@ def _unpacked(url: str, checksum: str, downloads: Path) -> None:
             while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps the sum of it all
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); delete it and run again") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive} cannot be unpacked ({reason}); delete it and run again") from None
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)

@@ -1,11 +1,13 @@
 """A Common Voice release, a tarball or an unpacked folder, in; its language folder, the rows of its tables, lengths out."""
 
 import csv
+import gzip
 import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, progress, suggest
@@ -75,14 +77,26 @@ def language_folder(source: Path, lang: str) -> Path:
 
 def extract(archive: Path, place: Callable[[PurePosixPath], Path | None], what: str) -> None:
     """Write each file of the archive that `place` has a place for; read as a stream, since it holds millions."""
+    bar = progress((), None, f"{what} of {archive.name}", "file")
     try:
-        with tarfile.open(archive, "r|*") as tar, progress((), None, f"{what} of {archive.name}", "file") as bar:
+        with bar, _unzipped(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # it would remember them all
                 path = place(PurePosixPath(member.name)) if member.isfile() else None
                 if path is not None:
                     with write_aside(path) as aside, open(aside, "wb") as file:
                         shutil.copyfileobj(tar.extractfile(member), file)
+                        if file.tell() != member.size:
+                            raise EOFError(f"it ends inside {member.name}")
                 bar.update()
+            while stream.read(1 << 20):  # to the end, where gzip keeps the sum of it all
+                pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({error}); download it again") from None
+        raise UserError(f"{archive} cannot be unpacked ({' '.join(str(error).split())}); download it again") from None
+
+
+def _unzipped(archive: Path) -> BinaryIO:
+    """By gzip itself, which notices that a file is cut short, as tarfile's streams do not."""
+    with open(archive, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive) if zipped else open(archive, "rb")

@@ -2,6 +2,6 @@
 
 A module may also have `Config`, the dataclass of its own options, which is then the last argument of all its functions;
 `archives()`, {URL: checksum} of what is downloaded where no source is given, each unpacked to a folder of its own below
-the source; `unpack(archive, folder, limit)`, the folder to read where the source is a file; and `WHERE`, a sentence that
-says where to get a corpus that cannot be downloaded.
+what then is the source, and `WITHOUT_SOURCE`, options that then hold unless others are given; `unpack(archive, folder,
+limit)`, the folder to read where the source is a file; and `WHERE`, which says where to get what has no download.
 """

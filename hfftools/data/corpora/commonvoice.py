@@ -128,13 +128,13 @@ def _parts(folder: Path, config: Config, odd: dict[str, Odd]) -> dict[str, list[
         parts[part] = list(_clips(folder, part, options, seen, elsewhere, odd[part]))
         elsewhere |= {clip.speaker for clip in parts[part]}
     if not parts["train"] and (folder / "validated.tsv").exists():
-        parts["train"] = list(_clips(folder, "validated", options, seen, elsewhere, Odd()))
+        parts["train"] = list(_clips(folder, "validated", options, seen, elsewhere, odd["train"]))
         log.info(
             f"{folder}/train.tsv is missing or empty; train is the {len(parts['train'])} clips of validated.tsv "
             "whose speakers are in no other set"
         )
     if not parts["train"]:
-        raise UserError(f"{folder}/train.tsv: not one of its rows can be used: {odd['train'] or 'there are none'}")
+        raise UserError(f"{folder}/train.tsv: not one of its rows can be used: {str(odd['train']) or 'there are none'}")
     for part in ("test", "dev"):
         if not parts[part]:
             parts["train"], parts[part] = hold_out(parts["train"], HELD_OUT, f"{folder}/{part}.tsv is missing or empty")
@@ -181,9 +181,9 @@ def unpack(archive: Path, folder: Path, limit: int | None, config: Config) -> Pa
     for part, clips in _parts(language, config, {part: Odd() for part in ("train", "dev", "test")}).items():
         hours = {"train": config.hours, "dev": config.dev_hours}.get(part, 0.0)
         total_s = 0.0
-        for clip in round_robin(clips) if hours else clips:
+        for count, clip in enumerate(round_robin(clips) if hours else clips):
             # a little more than asked for, as some may turn out odd; all, where the release does not tell their lengths
-            if hours and total_s > 1.05 * 3600 * hours:
+            if (hours and total_s > 1.05 * 3600 * hours) or (limit is not None and count > 1.05 * limit + 10):
                 break
             total_s += seconds.get(clip.name, 0.0)
             lacking.add(clip.name)

@@ -12,7 +12,8 @@ from hfftools.data.datadir import Utterance
 from hfftools.log import UserError, log, require, suggest
 
 SUFFIXES = ("flac", "wav", "opus")
-MINI = ["train-clean-5", "dev-clean-2"]
+MINI = ("train-clean-5", "dev-clean-2")
+WITHOUT_SOURCE = (f"parts=[{','.join(MINI)}]",)
 UNIONS = {
     "train-clean-460": ["train-clean-100", "train-clean-360"],
     "train-960": ["train-clean-100", "train-clean-360", "train-other-500"],
@@ -39,8 +40,7 @@ LIBRILIGHT = {"10min": ["1h/0/*"], "1h": ["1h/*/*"], "10h": ["1h/*/*", "9h/*"]} 
 
 @dataclass
 class Config:
-    # folders of the corpus, or train-clean-460 and train-960, which are several; none: all that the source holds, and
-    # where there is no source, mini_librispeech (or nothing but librilight, where that is given)
+    # folders of the corpus, or train-clean-460 and train-960, which are several; none: all that the source holds
     parts: list[str] = field(default_factory=list)
     librilight: str = ""  # 10min, 1h or 10h, as the set train_10min, train_1h or train_10h
 
@@ -52,7 +52,7 @@ class Config:
 def archives(config: Config) -> dict[str, str]:
     """{URL: checksum} of the parts of a config."""
     urls = {}
-    for part in config.parts or ([] if config.librilight else MINI):
+    for part in config.parts:
         for name in UNIONS.get(part, [part]):
             if name not in MD5:
                 raise UserError(f"parts: there is no '{name}' to download; {suggest(name, [*MD5, *UNIONS])}")
@@ -66,7 +66,7 @@ def sets(source: Path, out: Path, limit: int | None = None, config: Config | Non
     # a part's archive is unpacked to <part>/LibriSpeech/<part>
     places = [source, *(p for depth in ("", "*/") for p in sorted(source.glob(f"{depth}LibriSpeech")))]
     found = {p.name: p for place in reversed(places) for p in sorted(place.iterdir()) if _is_part(p)}
-    parts = config.parts or ([] if config.librilight else sorted(found))
+    parts = config.parts or sorted(found)
     if not (parts or config.librilight):
         raise UserError(f"{source} holds no LibriSpeech part (no */*/*/*.trans.txt in it)")
     made = {}
