@@ -88,14 +88,12 @@ def _utterances(
     for start in range(0, len(clips), chunk):
         there = [clip for clip in clips[start : start + chunk] if _is_there(folder / "clips" / clip.name, odd)]
         unknown = [clip.name for clip in there if clip.name not in seconds]
-        opened = (
-            durations_s([str(folder / "clips" / name) for name in unknown], f"Common Voice {part}") if unknown else []
-        )
-        lengths = seconds | dict(zip(unknown, opened, strict=True)) if unknown else seconds
+        places = [str(folder / "clips" / name) for name in unknown]
+        opened = dict(zip(unknown, durations_s(places, f"Common Voice {part}") if unknown else [], strict=True))
         for clip in there:
             if len(utterances) == limit or (hours and total_s >= 3600 * hours):
                 return utterances
-            length_s = lengths[clip.name]
+            length_s = opened[clip.name] if clip.name in opened else seconds[clip.name]
             if isinstance(length_s, UserError):
                 odd.add("cannot be decoded", clip.name)
             elif not config.min_s <= length_s <= config.max_s:
