@@ -50,7 +50,10 @@ def options(corpus, encoder) -> list[str]:
 
 @pytest.fixture
 def server():
-    """{path: (content, length announced)} served; `.requests` counts."""
+    """{path: (content, length announced)} served; `.requests` counts, `.ranges` are those asked for.
+
+    A path in `.etags` can be gone on with, from a byte; of one in `.cuts` so many bytes come, once, and the line goes dead.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -58,16 +61,27 @@ def server():
             if self.path not in self.server.files:
                 return self.send_error(404)
             content, length = self.server.files[self.path]
-            self.send_response(200)
+            tag, asked = self.server.etags.get(self.path), self.headers.get("Range")
+            self.server.ranges.append(asked)
+            if asked and tag and self.headers.get("If-Range") == tag:
+                start = int(asked.removeprefix("bytes=").removesuffix("-"))
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {start}-{length - 1}/{length}")
+                content, length = content[start:], length - start
+            else:
+                self.send_response(200)
+            if tag:
+                self.send_header("ETag", tag)
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content[: self.server.cuts.pop(self.path, None)])
 
         def log_message(self, *_):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.requests, server.url = {}, 0, f"http://127.0.0.1:{server.server_port}"
+    server.etags, server.cuts, server.ranges = {}, {}, []
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

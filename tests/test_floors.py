@@ -27,6 +27,8 @@ DOORS = {
     "jiwer": "score/counts.py",
     "kenlm": "decode/lm.py",
     "matplotlib": "analysis/plot.py",
+    "regex": "data/normalise.py",
+    "num2words": "data/normalise.py",
     "onnx": "train/export.py",
     "onnxruntime": "train/export.py",
     "sklearn": "nn/kmeans.py",

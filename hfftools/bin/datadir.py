@@ -1,4 +1,4 @@
-"""hff-datadir: a Kaldi data directory in; `validate` says whether it is one, `fix` makes it one, `speed` copies it."""
+"""hff-datadir: a Kaldi data directory in; checked (validate), mended (fix), its text normalised, or copied (speed)."""
 
 import argparse
 from pathlib import Path
@@ -22,6 +22,11 @@ def main() -> None:
     speed.add_argument("data", type=Path, help="data directory, such as data/train")
     speed.add_argument("out", type=Path, help="data directory to write, such as data/train_sp")
     speed.add_argument("--speeds", type=_numbers, default=[0.9, 1.0, 1.1], help="factors, 0.9,1.0,1.1 where not given")
+    normalise = verbs.add_parser(
+        "normalise", help="case, punctuation, digits and spaces of text; originals go to .backup/"
+    )
+    normalise.add_argument("data", type=Path, help="data directory, such as data/train")
+    normalise.add_argument("options", nargs="*", metavar="key=value", help="language, case, punctuation, numbers")
     args = parser.parse_args()
     from hfftools.data import datadir, repair
     from hfftools.log import setup_logging
@@ -35,7 +40,13 @@ def main() -> None:
 
         perturb.speed(args.data, args.out, args.speeds)
     else:
-        kept, total = repair.fix(args.data)
+        if args.verb == "normalise":
+            from hfftools.config import resolve
+            from hfftools.data.normalise import Options, normalise_dir
+
+            kept, total = normalise_dir(args.data, resolve(Options, [], args.options))
+        else:
+            kept, total = repair.fix(args.data)
         print(f"{args.data}: kept {kept} utterances out of {total}")
 
 

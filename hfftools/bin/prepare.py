@@ -10,16 +10,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-prepare", description=__doc__)
     parser.add_argument("corpus", help="an4, commonvoice, librispeech or mini")
     parser.add_argument(
-        "--source", type=Path, help="the corpus, in its own layout; where not given it is downloaded or, as mini, made"
+        "--source",
+        type=Path,
+        help="the corpus, in its own layout, or Common Voice's tarball; where not given it is downloaded or, as mini, made",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the data directories, such as data/")
     parser.add_argument("--limit", type=int, help="at most so many utterances a set")
-    args = parser.parse_args()
+    parser.add_argument(
+        "options",
+        nargs="*",
+        metavar="key=value",
+        help="the corpus' own: parts=[a,b] and librilight=10h of librispeech; "
+        "lang=fr, hours=10, dev_hours=1, text.case=upper and more of commonvoice",
+    )
+    args = parser.parse_intermixed_args()
     from hfftools.data.prepare import prepare
     from hfftools.log import setup_logging
 
     setup_logging()
-    prepare(args.corpus, args.source, args.out, args.limit)
+    prepare(args.corpus, args.source, args.out, args.limit, args.options)
 
 
 def cli() -> None:

@@ -1,8 +1,10 @@
 """Audio files and commands in, mono waveforms [N] at 16 kHz out; the one door to soundfile."""
 
 import io
+import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +13,7 @@ import numpy as np
 import soundfile
 
 from hfftools.expdir import write_aside
-from hfftools.log import UserError
+from hfftools.log import UserError, progress
 
 RATE_HZ = 16000
 LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
@@ -65,6 +67,19 @@ def duration_s(source: str) -> float:
         if file.frames == 0:
             raise UserError(f"audio {source}: holds no samples; replace it or drop the utterance")
         return file.frames / file.samplerate
+
+
+def durations_s(sources: Sequence[str], what: str) -> list[float | UserError]:
+    """`duration_s` of many recordings, several at a time; in the place of one that cannot be read, why."""
+
+    def one(source: str) -> float | UserError:
+        try:
+            return duration_s(source)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(progress(pool.map(one, sources), len(sources), what, "file"))
 
 
 def _read(file: soundfile.SoundFile, source: str, start: int, frames: int) -> np.ndarray:

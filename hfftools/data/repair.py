@@ -10,9 +10,10 @@ from hfftools.expdir import write_text
 from hfftools.log import UserError, log
 
 
-def fix(directory: Path | str) -> tuple[int, int]:
+def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int, int]:
     """Keep the utterances that every file has, and has usably; sort all files and rebuild spk2utt. (kept, out of).
 
+    With `texts`, these transcripts {utterance: text} take the place of the old ones.
     A directory that needs no mending is left as it is, .backup/ included. Files of other names (intent, slots) are not
     touched: they may go on listing utterances that were dropped. UserError, and nothing written, if none would be left.
     """
@@ -20,6 +21,8 @@ def fix(directory: Path | str) -> tuple[int, int]:
     if not (directory / "wav.scp").exists():
         raise UserError(f"{directory}/wav.scp is missing; there is nothing to fix")
     tables = {name: read_loosely(directory / name) for name in FILES if (directory / name).exists()}
+    if texts is not None:
+        tables["text"] = texts
     speakers_of_list = {u: s for s, utts in tables.pop("spk2utt", {}).items() for u in utts.split()}
     if "utt2spk" not in tables and speakers_of_list:
         tables["utt2spk"] = speakers_of_list

@@ -48,3 +48,30 @@ def test_units_are_made_once_and_found_where_it_says(tmp_path):
     (tmp_path / "data" / "text").unlink()
     done = units("--kind", "char")
     assert done.returncode == 1 and done.stderr.splitlines() == ["units.py: error: data/text is missing"]
+
+
+def test_text_is_normalised_by_options_that_are_known(folder):
+    def normalise(*options):
+        return shell(folder.parent, sys.executable, "-m", "hfftools.bin.datadir", "normalise", "set", *options)
+
+    done = normalise("case=upper")
+    assert done.returncode == 0 and done.stdout == "set: kept 5 utterances out of 5\n", done.stderr
+    assert (folder / "text").read_text(encoding="utf-8").startswith("ann-1 THE CAT\n")
+    done = normalise("cases=upper")
+    assert done.returncode == 1 and "there is no option 'cases'; did you mean case?" in done.stderr
+
+
+def test_a_corpus_takes_options_after_its_folder(tmp_path):
+    command = (
+        "-m",
+        "hfftools.bin.prepare",
+        "librispeech",
+        "--source",
+        ".",
+        "--out",
+        "data",
+        "librilight=2h",
+        "parts=[a]",
+    )
+    done = shell(tmp_path, sys.executable, *command)
+    assert done.returncode == 1 and done.stderr.endswith("error: librilight: '2h' is not one of 10min, 1h, 10h\n")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-AN4 = ROOT.parent / "shared" / "data" / "an4"
+REAL = ROOT.parent / "shared" / "data"
+AN4 = REAL / "an4"
 pytestmark = pytest.mark.recipe
 
 
@@ -76,6 +77,40 @@ def test_an4_on_the_real_corpus(recipe):
         assert mine.read_bytes() == (best / "checkpoints" / "final.safetensors").read_bytes()
     assert (here / "exp" / "RESULTS.md").exists()
     assert (here / "exp" / "probe_fbank" / "probe.json").exists()
+
+
+@pytest.mark.skipif(
+    not REAL.exists(), reason="LibriSpeech and Common Voice are not beside the checkout, in ../shared/data"
+)
+@pytest.mark.parametrize(
+    ("name", "options", "train", "test"),
+    [
+        (
+            "librispeech",
+            ["--corpus", REAL / "LibriSpeech", "--dev-part", "dev-clean-3spk", "--test-parts", "test-other-5spk"],
+            "train_clean_5",
+            "test_other_5spk",
+        ),
+        (
+            "commonvoice",
+            ["--corpus", REAL / "cv_en", "--lang", "en", "--hours", "1", "--dev-hours", "1", "--text", "case=upper"],
+            "train_en_1h",
+            "test_en",
+        ),
+    ],
+)
+def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, train, test):
+    more = ["--limit", "6", "--epochs", "1", "--methods", "weighted_sum", "--speeds", "0.9,1.0", "--unit-size", "60"]
+    tag = "_en" if name == "commonvoice" else ""
+    for stages in (["--stop-stage", "2"], ["--stage", "4"]):
+        here, done = recipe(name, *map(str, options), *more, *stages)
+        assert done.returncode == 0, done.stderr[-2000:]
+    texts = (here / "data" / train / "text").read_text().splitlines()
+    assert len(texts) == 6 and all(line.partition(" ")[2].isupper() for line in texts)
+    assert len((here / "data" / f"{train}_sp" / "text").read_text().splitlines()) == 12
+    result = here / "exp" / f"weighted_sum{tag}" / "decode" / test / "score_wer" / "result.txt"
+    assert result.read_text().startswith("%WER")
+    assert f"| weighted_sum{tag}/{test} |" in (here / "exp" / "RESULTS.md").read_text()
 
 
 def test_a_failing_stage_stops_the_recipe_and_says_where(recipe, tmp_path):
