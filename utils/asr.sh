@@ -37,7 +37,7 @@ verify_and_extract() { # load the upstream, check it, and keep its hidden states
 }
 
 probe_folder() { # UPSTREAM -> where its probing lies
-    echo "${exp}/probe_$(basename "$1")${tag:+_${tag}}"
+    echo "${exp}/probe_$(basename "$1" | tr -c 'A-Za-z0-9_.\n' '_')${tag:+_${tag}}"
 }
 
 probe_layers() { # UPSTREAM...: what each of its layers knows; the alignments are the same for all
@@ -60,14 +60,14 @@ rate_keys() { # METHOD -> the learning rate that sets it apart: the upstream's, 
 }
 
 choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_methods then takes; the best run is that of the first seed
-    local method keys values options seed first
+    local method keys values options how seed first
     for method in ${methods}; do
         set_options
         read -ra keys <<<"$(rate_keys "${method}")"
         if [ "${keys[0]}" = optim.upstream.lr ]; then read -ra values <<<"${upstream_rates}"; else read -ra values <<<"${rates}"; fi
         seed=${seeds%% *}
-        job "${exp}/log/rates_${method}.log" hff-sweep "${exp}/lr/${method}${tag:+_${tag}}" --method "${method}" \
-            --config "${train_config}" --keys "${keys[@]}" --values "${values[@]}" --options "${options[@]}" \
+        job "${exp}/log/rates_${method}.log" hff-sweep "${exp}/lr/${method}${tag:+_${tag}}" "${how[@]}" \
+            --keys "${keys[@]}" --values "${values[@]}" --options "${options[@]}" \
             seed="${seed}" ${epochs:+train.epochs="${epochs}"}
         first=$(experiment "${method}" "${seed}")
         if [ ! -e "${first}" ]; then
@@ -77,8 +77,12 @@ choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_method
     done
 }
 
-set_options() { # `options` become those of every run; kept states are used by methods that leave the upstream as it is
+set_options() { # `how` says the method, `options` what all runs have; kept states serve methods that leave the upstream as it is
     local set tests='' states=''
+    how=(--method "${method}" --config "${train_config}")
+    if [ "${method}" = hff_recommended ]; then # hff on the layers that stage 3 recommends
+        how=(--method hff --config "${train_config}" --config "$(probe_folder "${upstream}")/recommendation.yaml")
+    fi
     for set in ${test_sets}; do tests=${tests:+${tests},}data/${set}; done
     if "${cache}"; then states=${feats}; fi
     options=("upstream=${upstream}" "data.train=data/${train_set}" "data.dev=data/${dev_set}" "data.test=[${tests}]"
@@ -86,16 +90,11 @@ set_options() { # `options` become those of every run; kept states are used by m
 }
 
 train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
-    # hff_recommended is hff on the layers that stage 3 recommends
     local method seed rate options how
     for method in ${methods}; do
         set_options
         rate=${exp}/lr/${method}${tag:+_${tag}}/best.yaml
         if [ -f "${rate}" ]; then rate=(--config "${rate}"); else rate=(); fi
-        how=(--method "${method}" --config "${train_config}")
-        if [ "${method}" = hff_recommended ]; then
-            how=(--method hff --config "${train_config}" --config "$(probe_folder "${upstream}")/recommendation.yaml")
-        fi
         for seed in ${seeds}; do
             job "${exp}/log/train_${method}_${seed}.log" hff-train "$(experiment "${method}" "${seed}")" \
                 "${how[@]}" "${rate[@]}" seed="${seed}" "${options[@]}" \

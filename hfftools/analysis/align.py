@@ -28,9 +28,13 @@ from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import valid_mask
 from hfftools.train.optim import Group, shape
 
-SETTINGS = 1  # goes up with every change here that moves a span
+KINDS = ("phones", "words")
+SETTINGS = 2  # goes up with every change here that moves a span
 FRAME_S = 2 * HOP_SAMPLES / RATE_HZ
-OFFSET_S = (WINDOW_SAMPLES - HOP_SAMPLES) / 2 / RATE_HZ  # a frame is two windows, and stands for 20 ms in their middle
+EARLY_S = 0.007  # by which spans would start and end before eSpeak NG's own times, on clean speech of its voices
+OFFSET_S = (
+    WINDOW_SAMPLES - HOP_SAMPLES
+) / 2 / RATE_HZ + EARLY_S  # a frame is two windows, and stands for their middle 20 ms
 CLOSURE_FRAMES = 5  # between words, silence of up to 100 ms is a stop's closure, and longer a pause
 PRIOR_POWER, PRIOR_RATE = 0.5, 0.05  # of the label prior that scores are divided by; of its running mean, a batch
 ROUNDS = (("ctc", 300, 3e-3), ("frames", 100, 2e-3), ("frames", 100, 2e-3))  # criterion, updates, peak learning rate
@@ -51,9 +55,9 @@ def align(
 ) -> dict[str, Aligned]:
     """{utterance: its spans} over `directories`, data directories with text, by a model of the speech of `train`.
 
-    Kept as `folder`/<set>/{phones,words}.ctm and, written last, align.json; there already and of the same inputs, it is
-    read. Utterances with no phones, or less than 40 ms for each, are left out with a warning. UserError where `folder`
-    was made from other inputs, two directories have one name, the lexicon lacks words, or nothing can be aligned.
+    Kept as `folder`/<set>/{phones,words}.ctm; there already and of the same inputs (inputs.json), it is read. Utterances
+    with no phones, or less than 40 ms for each, are left out with a warning. UserError where `folder` was made from other
+    inputs, two directories have one name, the lexicon lacks words, or nothing of a set can be aligned.
     """
     every = list(dict.fromkeys([train, *directories]))
     sets = {Path(directory).name: datadir.read(directory) for directory in every}
@@ -62,17 +66,25 @@ def align(
     inputs = {"the name of the training set": Path(train).name, "the list of sets": " ".join(sets)}
     inputs |= {"the pronunciations": phones.digest, "the seed": str(seed), "the settings": str(SETTINGS)}
     inputs |= {f"the set {name}": datadir.digest(utterances) for name, utterances in sets.items()}
-    done = folder / "align.json"
+    files = {name: {kind: folder / name / f"{kind}.ctm" for kind in KINDS} for name in sets}
+    begun = ExpDir(folder).inputs
     with ExpDir(folder).alone():
-        check_inputs(done, inputs)
-        if not done.exists():
-            _make(sets, Path(train).name, phones, folder, seed, device)
-            write_json(done, inputs)
-    found: dict[str, Aligned] = {}
-    for name in sets:
-        words = ctm.read(folder / name / "words.ctm")
-        found |= {utt: Aligned(spans, words[utt]) for utt, spans in ctm.read(folder / name / "phones.ctm").items()}
-    return found
+        check_inputs(begun, inputs)
+        there = [path for kinds in files.values() for path in kinds.values() if path.exists()]
+        if there and not begun.exists():
+            raise UserError(f"{there[0]} was not made here, and would be overwritten; name another folder")
+        if len(there) < len(files) * len(KINDS):
+            made = _make(sets, Path(train).name, phones, seed, device)
+            write_json(begun, inputs)
+            for name, found in made.items():
+                for kind, path in files[name].items():
+                    ctm.write(path, {utt: getattr(aligned, kind) for utt, aligned in found.items()})
+                log.info(f"{folder / name}: {len(found)} utterances aligned")
+    aligned: dict[str, Aligned] = {}
+    for kinds in files.values():
+        words = ctm.read(kinds["words"])
+        aligned |= {utt: Aligned(spans, words[utt]) for utt, spans in ctm.read(kinds["phones"]).items()}
+    return aligned
 
 
 class _Labels:
@@ -156,22 +168,22 @@ class _Model(nn.Module):
         return self.eval().scores(self(x_TF[None], torch.tensor([len(x_TF)], device=x_TF.device)))[0]
 
 
-def _make(sets: dict[str, list[Utterance]], train: str, phones: Phones, folder: Path, seed: int, device: torch.device):
-    """Train on one of `sets` and write the alignments of all."""
+def _make(sets: dict[str, list[Utterance]], train: str, phones: Phones, seed: int, device: torch.device) -> dict:
+    """{set: {utterance: its spans}} by a model trained on one of `sets`."""
     words = sorted({word for utterances in sets.values() for u in utterances for word in u.text.split()})
     labels = _Labels(dict(phones(" ".join(words))))  # all at once, so that a lexicon names all that it lacks
     front = LogMel().to(device)
     speech = {name: Speech(_alignable(name, us, labels, front), labels) for name, us in sets.items()}
-    if not len(speech[train]):
-        raise UserError(f"{train}: no utterance can be aligned; do its text and its pronunciations fit the audio?")
-    model = _train(speech[train], labels, front, seed, device)
     for name, part in speech.items():
-        texts, found = {u.id: u.text for u in part.utterances}, {}
+        if not len(part):
+            raise UserError(f"{name}: no utterance can be aligned; do its text and its pronunciations fit the audio?")
+    model = _train(speech[train], labels, front, seed, device)
+    made: dict[str, dict[str, Aligned]] = {}
+    for name, part in speech.items():
+        texts, made[name] = {u.id: u.text for u in part.utterances}, {}
         for utt, x_TF in progress(_frames(part, front, device), len(part), f"aligning {name}"):
-            found[utt] = labels.spans(texts[utt], labels.frames(texts[utt], model.hear(x_TF)))
-        ctm.write(folder / name / "phones.ctm", {utt: aligned.phones for utt, aligned in found.items()})
-        ctm.write(folder / name / "words.ctm", {utt: aligned.words for utt, aligned in found.items()})
-        log.info(f"{folder / name}: {len(found)} utterances aligned")
+            made[name][utt] = labels.spans(texts[utt], labels.frames(texts[utt], model.hear(x_TF)))
+    return made
 
 
 def _alignable(name: str, utterances: list[Utterance], labels: _Labels, front: LogMel) -> list[Utterance]:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,20 @@ from hfftools.data.units import make
 from hfftools.expdir import ExpDir
 from hfftools.log import UserError
 from hfftools.model import choose_layers
-from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, LogMel
+from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
 from hfftools.train.experiment import device_of, learnable, open_cache
 from hfftools.train.extract import extract
 from hfftools.upstream.names import load_upstream
-from hfftools.upstream.pair import align as to_frames
 
 BUILT_IN = 200  # sentences of the set that is spoken where no data is given
+UNITS = 100  # of the pieces that are made where no units are given: fewer than frames, even at 25 frames/s
 
 
 def settle(config: Any, exp: ExpDir) -> tuple[Any, list[str]]:
     """(the configuration with every empty path filled in, what had to be assumed, one line each).
 
     Without data: that of data/train and data/dev where a recipe made them, or else a small set of sentences spoken by
-    eSpeak NG into the folder of the experiment. Without units: those of the recipe, or the characters of the transcripts.
+    eSpeak NG into the folder of the experiment. Without units: those of the recipe, or BPE pieces of the transcripts.
     """
     filled, assumed = OmegaConf.create(OmegaConf.to_container(config)), []
     for one, other in (("train", "dev"), ("dev", "train")):
@@ -54,14 +55,13 @@ def settle(config: Any, exp: ExpDir) -> tuple[Any, list[str]]:
         filled.train, filled.dev = str(spoken / "train"), str(spoken / "dev")
         filled.features = config.features or str(exp.kept_states)
         assumed.append(
-            f"data: none was given, so {BUILT_IN} commands spoken by eSpeak NG; layers are compared on synthetic voices. "
-            "Your own by train=DIR dev=DIR, in Kaldi's form"
+            f"data: none was given, so at most {BUILT_IN} commands a set, spoken by eSpeak NG; layers are compared on "
+            "synthetic voices. Your own by train=DIR dev=DIR, in Kaldi's form"
         )
-    if not filled.units:
-        texts = [u.text for u in datadir.read(filled.train)]
-        units = make("char", texts, None, exp.units)
+    if not filled.units and "asr" in filled.parts:
+        units = make("bpe", [u.text for u in datadir.read(filled.train)], UNITS, exp.units)
         filled.units = str(exp.units)
-        assumed.append(f"units: the {len(units)} characters of {filled.train}; others by units=DIR (hff-units)")
+        assumed.append(f"units: {len(units)} BPE pieces of {filled.train}; others by units=DIR (hff-units)")
     filled.alignments = config.alignments or str(exp.alignments)
     OmegaConf.set_readonly(filled, True)
     return filled, assumed
@@ -71,40 +71,62 @@ class Material:
     """The model, the speech, and what is known of it."""
 
     def __init__(self, config: Any):
-        self.config, self.device = config, device_of(config.device)
+        self.config, self.device, self.asked = config, device_of(config.device), set(config.parts)
         self.upstream = load_upstream(config.upstream).eval().to(self.device)
         self.upstream.requires_grad_(False)
         self.layers = choose_layers(config.layers, self.upstream, "layers")
-        self.units: Units = load_units(Path(config.units))
-        if config.features:
-            self._keep_states()
-        self.train, self.dev = (self._speech(config[key], key == "train") for key in ("train", "dev"))
+        self.units: Units | None = load_units(Path(config.units)) if "asr" in self.asked else None
+        self.phones = Phones(config.phones) if self.asked & {"phone", "similarity"} else None
+        with_text = self.units is not None or self.phones is not None
+        self.sets = {key: datadir.read(config[key], need_text=with_text) for key in ("train", "dev")}
+        shared = {u.id for u in self.sets["train"]} & {u.id for u in self.sets["dev"]}
+        if shared:
+            raise UserError(f"{config.dev}: {len(shared)} utterances are in {config.train} too, first {min(shared)}")
+        for key, utterances in self.sets.items():
+            words = " ".join(u.text or "" for u in utterances)
+            if with_text and not words.strip():
+                raise UserError(f"{config[key]}/text: every transcript is empty")
+            if self.phones is not None:
+                self.phones(words)  # a lexicon that lacks words says so before anything is computed
         self._aligned: dict[str, Aligned] | None = None
-
-    def _keep_states(self) -> None:
-        """Fill the cache with the sets that have no folder in it; a folder of other states is left, and refused later."""
-        sets = [self.config[key] for key in ("train", "dev")]
-        missing = [d for d in sets if not open_cache(self.config.features, d, [])[0].info_file.exists()]
-        if missing:
-            seconds, out = self.config.batch_seconds, Path(self.config.features)
-            extract(self.config.upstream, missing, out, self.layers, seconds, self.device)
-
-    def _speech(self, directory: str, train: bool) -> Speech:
-        return learnable(directory, self.units, self.upstream, self.layers, self.config.features, train)
 
     def inputs(self) -> dict[str, str]:
         """Digests of all that a result depends on beside the configuration."""
-        digests = {key: datadir.digest(datadir.read(self.config[key])) for key in ("train", "dev")}
-        phones = Phones(self.config.phones).digest
-        return {"upstream": self.upstream.hash, "units": self.units.digest, "phones": phones, **digests}
+        digests = {key: datadir.digest(utterances) for key, utterances in self.sets.items()}
+        digests |= {"units": self.units.digest} if self.units else {}
+        digests |= {"phones": self.phones.digest} if self.phones else {}
+        return {"upstream": self.upstream.hash, **digests}
+
+    def open(self) -> None:
+        """Make the speech ready, `train` and `dev`; with `features`, fill the cache with the sets that have no folder in it.
+
+        A folder of other states is left, and refused.
+        """
+        features, directories = self.config.features, [self.config[key] for key in self.sets]
+        if features:
+            missing = [d for d in directories if not open_cache(features, d, [])[0].info_file.exists()]
+            if missing:
+                seconds, out = self.config.batch_seconds, Path(features)
+                extract(self.config.upstream, missing, out, self.layers, seconds, self.device)
+        self.train, self.dev = (self._speech(directory) for directory in directories)
+
+    def _speech(self, directory: str) -> Speech:
+        train = directory == self.config.train
+        if self.units is not None:
+            return learnable(directory, self.units, self.upstream, self.layers, self.config.features, train)
+        utterances, cache = self.sets["train" if train else "dev"], None
+        if self.config.features:
+            cache, digest = open_cache(self.config.features, directory, utterances)
+            cache.check(self.upstream.hash, self.layers, digest)
+        return Speech(utterances, None, cache, self.layers)
 
     @property
     def aligned(self) -> dict[str, Aligned]:
         """When each phone and word of both sets is spoken; made at first use, and kept."""
         if self._aligned is None:
-            config, phones = self.config, Phones(self.config.phones)
+            config = self.config
             sets, folder = [config.train, config.dev], Path(config.alignments)
-            self._aligned = align(config.train, sets, phones, folder, config.seed, self.device)
+            self._aligned = align(config.train, sets, self.phones, folder, config.seed, self.device)
         return self._aligned
 
     def hidden(self, batch: Batch) -> tuple[dict[int, Tensor], Tensor]:
@@ -116,36 +138,41 @@ class Material:
 
     def frames(self, spans: list[Span]) -> list[tuple[int, int, str]]:
         """Spans of time -> (first frame, end frame, label): the frames whose middle lies in the span, at least one."""
-        stride_s = self.upstream.stride_samples / RATE_HZ
+        stride_s, middle_s = self.upstream.stride_samples / RATE_HZ, self.upstream.middle_samples / RATE_HZ
         found = []
         for span in spans:
-            first, end = (round(at_s / stride_s) for at_s in (span.start_s, span.end_s))
-            nearest = int((span.start_s + span.end_s) / 2 / stride_s)
+            first, end = (max(0, ceil((at_s - middle_s) / stride_s)) for at_s in (span.start_s, span.end_s))
+            nearest = max(0, round(((span.start_s + span.end_s) / 2 - middle_s) / stride_s))
             found.append((first, end, span.label) if end > first else (nearest, nearest + 1, span.label))
         return found
 
     def looks(self, most_frames: int, aligned: dict[str, Aligned] | None) -> Iterator[Look]:
         """Batches of training utterances drawn at random until they have `most_frames` frames, always the same ones.
 
-        Log-mel frames of 10 ms are averaged to as many as make a frame of the model.
+        Log-mel frames of 10 ms are averaged to as many as make a frame of the model, around its middle.
         """
         chosen = self._draw(most_frames)
         waves, logmel = Speech(self.train.utterances, None), LogMel().to(self.device)
         order = [[chosen[i] for i in batch] for batch in self._order(chosen)]
-        stride = self.upstream.stride_samples
-        pool = max(1, round(stride / HOP_SAMPLES))
         for batch, heard in zip(self.train.batches(order, 1), waves.batches(order, 1), strict=True):
             batch, heard = batch.to(self.device), heard.to(self.device)
             hidden, lens_B = self.hidden(batch)
-            mel_BTM, mel_lens_B = logmel(heard.wav_BN, heard.num_samples_B)
-            mel_BTM = torch.nn.functional.avg_pool1d(mel_BTM.transpose(1, 2), pool, ceil_mode=True).transpose(1, 2)
-            frames = next(iter(hidden.values())).shape[1]
-            mel_BTM = to_frames(mel_BTM, (mel_lens_B // pool).clamp(min=1), pool * HOP_SAMPLES, stride, frames)
+            mel_BTM = self._mel(*logmel(heard.wav_BN, heard.num_samples_B), next(iter(hidden.values())).shape[1])
             labels: dict[str, Any] = {"phones": None, "words": None}
             if aligned is not None:
                 found = [aligned.get(utt, Aligned([], [])) for utt in batch.ids]
                 labels = {key: [self.frames(getattr(a, key)) for a in found] for key in labels}
             yield Look(batch.ids, hidden, lens_B, mel_BTM, **labels)
+
+    def _mel(self, mel_BTM: Tensor, mel_lens_B: Tensor, frames: int) -> Tensor:
+        """Log-mel [B, frames, M] at the model's frames, from log-mel every 10 ms; beyond the ends stands the last frame."""
+        stride = self.upstream.stride_samples
+        span = torch.arange(max(1, round(stride / HOP_SAMPLES)), device=mel_BTM.device)
+        middle_T = (self.upstream.middle_samples - WINDOW_SAMPLES / 2 + stride * torch.arange(frames)) / HOP_SAMPLES
+        at_TS = (middle_T.to(mel_BTM.device)[:, None] - (len(span) - 1) / 2 + span).round().long()
+        at_BTS = at_TS.clamp(min=0).minimum(mel_lens_B.clamp(min=1)[:, None, None] - 1)
+        rows_B11 = torch.arange(len(mel_BTM), device=mel_BTM.device)[:, None, None]
+        return mel_BTM[rows_B11, at_BTS].mean(2)
 
     def _draw(self, most_frames: int) -> list[int]:
         frames_U = np.array(self.train.durations_s) * self.upstream.frame_rate_hz

@@ -94,7 +94,8 @@ def _looked_at(found: dict) -> str:
     texts = ((name, f"{it:,}" if isinstance(it, int) else str(it)) for name, it in what.items())
     lines = [f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in texts]
     assumed = "".join(f"<li>{escape(line)}</li>" for line in found.get("assumed") or ())
-    return f"<dl>{''.join(lines)}</dl>" + (
+    how = f"<p>{escape(found['how'])}</p>" if "how" in found else ""
+    return f"<dl>{''.join(lines)}</dl>{how}" + (
         f"<p>Assumed, since it was not given:</p><ul>{assumed}</ul>" if assumed else ""
     )
 

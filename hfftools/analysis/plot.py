@@ -110,7 +110,7 @@ def _draw_curves(axes: plt.Axes, found: dict, curves: dict[str, str], size: floa
     if DECADES & set(curves) and sizes.max() > 30 * sizes.min() > 0:
         axes.set_yscale("log" if everything.min() > 0 else "symlog")
     elif everything.min() >= 0:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * axes.dataLim.y1 or 1)
     axes.set(xlabel="layer", xlim=(min(layers) - 0.6, max(layers) + 0.6))
     axes.grid(alpha=0.3)
     axes.set_xticks(layers, minor=len(layers) > 13)

@@ -87,6 +87,7 @@ def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
     if exp.probe.exists():
         log.info(f"{exp.probe} is there already")
         return
+    material.open()
     save_config(config, exp.config)
     write_json(exp.inputs, inputs)
     setup_logging(exp.log)
@@ -96,7 +97,8 @@ def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
         "train": config.train,
         "dev": config.dev,
     }
-    found |= {"assumed": assumed, "layers": [{"layer": layer} for layer in material.layers], "facts": {}}
+    found |= {"how": _how(config), "assumed": assumed}
+    found |= {"layers": [{"layer": layer} for layer in material.layers], "facts": {}}
     for part, run in (("probes", _train_probes), ("survey", _survey)):
         if not exp.part(part).exists():
             write_json(exp.part(part), run(exp, material))
@@ -107,13 +109,27 @@ def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
     errors = json.loads(exp.part("probes").read_text())["errors"]
     if errors:
         errors = {int(layer): counts for layer, counts in errors.items()}
-        found["recommendation"] = recommend(errors, found.get("cka"))
+        data = {"train": config.train, "dev": config.dev, "units": config.units}
+        if Path(config.train).parent == exp.built_in:
+            data["test"] = [str(exp.built_in / "test")]
+        found["recommendation"] = recommend(errors, found.get("cka"), {"upstream": config.upstream, "data": data})
         write_text(exp.recommendation, found["recommendation"]["yaml"])
     plot.layer_pictures(exp, found)
     write_text(exp.table, page.table(found))
     write_text(exp.page, page.page(found, str(exp.recommendation)))
     write_json(exp.probe, found)
     forget_states(exp)
+
+
+def _how(config: Any) -> str:
+    """A sentence on the settings, for who reads the result without them."""
+    head = config.head if config.head == "linear" else f"{config.head} ({config.head_layers} × {config.head_dim})"
+    trained = (
+        f"asr by a {head} head, phones and speakers by linear ones; {config.epochs} epochs, learning rate {config.lr:g}"
+    )
+    return (
+        f"Probes: {trained}, seed {config.seed}. Phones: {config.phones}. Similarity and geometry: of training speech."
+    )
 
 
 def _questions(config: Any, material: Material) -> list[Question]:
@@ -131,7 +147,11 @@ def _questions(config: Any, material: Material) -> list[Question]:
         if kept:
             questions.append(Speakers(material.train.utterances, kept))
         else:
-            log.info(f"{config.train}: no speaker has two utterances; the speaker probe is left out")
+            log.warning(
+                f"{config.train}: no two speakers of whom one has two utterances; the speaker probe is left out"
+            )
+    if not questions and not {"similarity", "geometry"} & set(config.parts):
+        raise UserError(f"{config.train}: nothing is left to measure; choose other parts")
     return questions
 
 
@@ -170,7 +190,7 @@ def _train_probes(exp: ExpDir, material: Material) -> dict:
 
 def _score_probes(material: Material, probes: list[Probes]) -> dict:
     answers = {(one, layer): {} for one in probes for layer in one.probes}
-    held = {u.id for u in material.train.utterances} & held_out(material.train.utterances)
+    held = held_out(material.train.utterances)
     for where, batches in (("dev", material.dev_batches), ("held_out", lambda: material.train_batches(held))):
         asked = [one for one in probes if one.question.evaluate_on == where]
         for batch in batches() if asked else ():

@@ -65,13 +65,18 @@ class Probe:
             yield
             self._keep_random()
 
-    def step(self, loss: Tensor) -> None:
-        """One update."""
+    def step(self, loss: Tensor) -> bool:
+        """One update; false, and none, where the loss or its gradient is not finite."""
+        if not torch.isfinite(loss):
+            return False
         loss.backward()
-        nn.utils.clip_grad_norm_(self.head.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.clip)
+        if not torch.isfinite(norm):
+            return False
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
+        return True
 
     def state_dict(self) -> dict:
         parts = {key: getattr(self, key).state_dict() for key in ("head", "optimizer", "schedule")}
@@ -84,7 +89,7 @@ class Probe:
 
 
 class Probes:
-    """A probe on each layer for one question; a layer whose loss is not finite is dropped, the others go on."""
+    """A probe on each layer for one question; a layer whose loss or gradient is not finite is dropped, the others go on."""
 
     def __init__(self, question: Question, dims: dict[int, int], config: Any, steps: int, device: torch.device):
         self.question = question
@@ -106,12 +111,10 @@ class Probes:
             if loss is None:
                 return {}
             losses[layer] = loss.item()
-            if not torch.isfinite(loss):
+            if not probe.step(loss):
                 self.diverged.append(layer)
-                where = f"layer {layer}, {self.question.name}"
-                log.warning(f"{where}: the loss is {loss.item()}; this probe is given up, the others go on")
-                continue
-            probe.step(loss)
+                what = f"the loss is {loss.item():.3g}, it or its gradient is not finite"
+                log.warning(f"layer {layer}, {self.question.name}: {what}; this probe is given up, the others go on")
         return losses
 
     @torch.no_grad()

@@ -20,36 +20,36 @@ def surely_as_good(errors_U: list[int], best_U: list[int], seed: int = 0) -> boo
     return bool(np.percentile(excess_U[drawn].sum(1), 97.5) <= 0)
 
 
-def recommend(errors: dict[int, list[int]], cka: dict | None) -> dict:
+def recommend(errors: dict[int, list[int]], cka: dict | None, config: dict) -> dict:
     """{"layers", "stop", "best", "reason", "yaml"} from the errors of each utterance by layer, all scored on the same set.
 
-    `cka` is {"names": […], "matrix": [[…]]} as in probe.json, or None.
+    `cka` is {"names": […], "matrix": [[…]]} as in probe.json, or None. `config` is what the yaml says besides: the
+    upstream and the data that hff-train should take.
     """
     best = min(errors, key=lambda layer: (sum(errors[layer]), layer))
     stop = min(layer for layer in errors if layer == best or surely_as_good(errors[layer], errors[best]))
     if cka is not None and any(None in row for row in cka["matrix"]):
-        cka = None  # too few frames to tell
+        cka = None
     taken = [stop]
     for layer in sorted((layer for layer in errors if layer < stop), reverse=True):
         if cka is None:
             new = (stop - layer) % 2 == 0
         else:
             row = cka["matrix"][cka["names"].index(str(layer))]
-            alike = [row[cka["names"].index(str(other))] for other in taken]
-            new = max(alike) < ALIKE
+            new = max(row[cka["names"].index(str(other))] for other in taken) < ALIKE
         if new:
             taken.append(layer)
-    layers = sorted(taken)
-    above = (
-        "it has the lowest character error rate"
+    reason = f"Stop at layer {stop}: " + (
+        "it has the lowest character error rate."
         if stop == best
-        else (
-            f"it is the lowest whose character error rate is surely within {MARGIN:.0%} of that of layer {best}, the best"
+        else f"it is the lowest whose character error rate is surely within {MARGIN:.0%} of that of layer {best}, the best."
+    )
+    if stop > min(errors):
+        reason += " Below, " + (
+            "every second layer, since likeness (CKA) was not measured, or on too few frames."
+            if cka is None
+            else f"each layer that is not alike (CKA {ALIKE} or more) to one above it."
         )
-    )
-    spread = (
-        "every second layer" if cka is None else f"each layer that is not alike (CKA {ALIKE} or more) to one above it"
-    )
-    reason = f"Stop at layer {stop}: {above}. Below, {spread}."
-    yaml = f"# {reason}\n" + OmegaConf.to_yaml({"tune": {"name": "frozen"}, "fuse": {"name": "hff", "layers": layers}})
-    return {"layers": layers, "stop": stop, "best": best, "reason": reason, "yaml": yaml}
+    fusion = {"tune": {"name": "frozen"}, "fuse": {"name": "hff", "layers": sorted(taken)}}
+    yaml = f"# {reason}\n" + OmegaConf.to_yaml({**config, **fusion})
+    return {"layers": sorted(taken), "stop": stop, "best": best, "reason": reason, "yaml": yaml}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hfftools.analysis.moments import Joint, Moments, View, joint
+from hfftools.nn.kmeans import chance_information
 
 # ridges of x and y, as shares of a dimension's variance; large ones for y: labels are nearly white, log-mel is narrow
 EPSILONS = ((1e-4, 1e-4), (1e-4, 1.0), (1e-2, 1.0), (1.0, 1.0))
@@ -54,11 +55,11 @@ def pwcca(train: Joint, dev: Joint, test: Joint, epsilons: Sequence[tuple[float,
 def pwcca_of_folds(folds: Sequence[Moments], x: View, y: View) -> float | None:
     """Mean of `pwcca` over as many rotations as there are folds: one is test, the next one dev, the others are train.
 
-    None unless every fold has at least as many rows as the wider view has dimensions, so of four folds the two that are
-    train have twice as many; and None where one rotation is.
+    None unless two folds, which are train where there are four, have at least as many rows as the wider view has
+    dimensions; and None where one rotation is. Fewer rows would not make likeness up, but hide it.
     """
     width = max(len(folds[0].shift[x]), len(folds[0].shift[y]))
-    if min(fold.count for fold in folds) < width:
+    if 2 * min(fold.count for fold in folds) < width:
         return None
     values = []
     for _ in folds:
@@ -114,19 +115,17 @@ def mutual_information(counts_KL: Tensor) -> float | None:
 
 
 def normalised_information(counts_KL: Tensor) -> float | None:
-    """Share of the labels' entropy that the clusters explain: HuBERT's PNMI (arXiv:2106.07447) where labels are phones.
+    """Share of the labels' entropy that the clusters explain, beyond what they would by chance.
 
-    counts_KL: segments by cluster and label. Few segments a cluster would explain anything, so it is None below ten of them
-    for each cluster, and where the bias that Miller and Madow (1955) expect of so many filled cells,
-    (cells - clusters - labels + 1) / (2 segments), is over a twentieth of the entropy. Also None for fewer than two labels.
+    counts_KL: segments by cluster and label. HuBERT's PNMI (arXiv:2106.07447) is information / entropy; here what clusters
+    and labels of the same sizes share by chance (Vinh et al., JMLR 2010) is taken off both, since with few segments it is
+    much. About 0 for noise, at most 1. None below ten segments for each cluster, and for fewer than two labels.
     """
-    segments, sums_K, sums_L = counts_KL.sum(), counts_KL.sum(1), counts_KL.sum(0)
-    share_L = sums_L[sums_L > 0].double() / segments
-    entropy = -(share_L * share_L.log()).sum().item()
-    bias = ((counts_KL > 0).sum() - (sums_K > 0).sum() - (sums_L > 0).sum() + 1) / (2 * segments)
-    if len(share_L) < 2 or segments < 10 * len(counts_KL) or bias > entropy / 20:
+    segments, share_L = counts_KL.sum(), counts_KL.sum(0)[counts_KL.sum(0) > 0].double() / counts_KL.sum()
+    if len(share_L) < 2 or segments < 10 * len(counts_KL):
         return None
-    return mutual_information(counts_KL) / entropy
+    entropy, chance = -(share_L * share_L.log()).sum().item(), chance_information(counts_KL)
+    return (mutual_information(counts_KL) - chance) / (entropy - chance)
 
 
 def _finite(value: Tensor) -> float | None:

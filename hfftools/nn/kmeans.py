@@ -1,7 +1,11 @@
-"""k-means with scikit-learn: rows [N, D] in, at once or as a stream, centres [K, D] and each row's cluster out."""
+"""k-means with scikit-learn: rows [N, D] in, at once or as a stream, centres [K, D] and each row's cluster out.
+
+Also what clusters and labels share by chance, so that scikit-learn has one door.
+"""
 
 import torch
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.metrics.cluster import expected_mutual_information
 from torch import Tensor
 
 
@@ -14,6 +18,12 @@ def fit(rows_ND: Tensor, clusters: int, seed: int) -> Tensor:
 def assign(rows_ND: Tensor, centres_KD: Tensor) -> Tensor:
     """The nearest centre's number for each row, [N]."""
     return torch.cdist(rows_ND, centres_KD).argmin(1)
+
+
+def chance_information(counts_KL: Tensor) -> float:
+    """Expected mutual information, in nats, of unrelated clusters and labels of these sizes."""
+    filled_KL = counts_KL[counts_KL.sum(1) > 0][:, counts_KL.sum(0) > 0].cpu().numpy()
+    return float(expected_mutual_information(filled_KL, int(filled_KL.sum())))
 
 
 class Stream:

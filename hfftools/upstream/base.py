@@ -10,13 +10,15 @@ class Upstream(nn.Module):
     """A foundation model. State 0 is what enters its first block; state l is what block l puts out.
 
     Attributes: `name`; `num_layers`, the number of blocks L, so that states 0..L exist; `dim`, the width D of each;
-    `stride_samples`, samples per frame; `hash`, a digest of the weights that tells one model from another.
+    `stride_samples`, samples per frame; `middle_samples`, the middle of the samples that the front end sees for frame 0;
+    `hash`, a digest of the weights that tells one model from another.
     """
 
     name: str
     num_layers: int
     dim: int
     stride_samples: int
+    middle_samples: float
     hash: str
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:

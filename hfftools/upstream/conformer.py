@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hfftools.expdir import write_aside
 from hfftools.log import UserError
 from hfftools.nn.conformer import ConformerBlock
-from hfftools.nn.logmel import HOP_SAMPLES, LogMel
+from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
 from hfftools.upstream.base import Upstream
 
@@ -58,6 +58,9 @@ class ConformerUpstream(Upstream):
     """Log-mel, subsampling to 40 ms, Conformer blocks; state 0 is the subsampled input of the first block."""
 
     stride_samples = 4 * HOP_SAMPLES
+    middle_samples = (
+        WINDOW_SAMPLES / 2 + 3 * HOP_SAMPLES
+    )  # two convolutions of three with stride two: log-mel frames 0 to 6
 
     def __init__(self, config: EncoderConfig, name: str = "conformer", digest: str = ""):
         super().__init__()

@@ -3,7 +3,7 @@
 from torch import nn
 
 from hfftools.log import require
-from hfftools.nn.logmel import HOP_SAMPLES, LogMel
+from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.upstream.base import Upstream
 
 STACK = 4  # frames of 10 ms side by side: as wide a step as hff_tiny's
@@ -15,6 +15,7 @@ class FbankUpstream(Upstream):
     name = hash = "fbank"
     num_layers = 0
     stride_samples = STACK * HOP_SAMPLES
+    middle_samples = WINDOW_SAMPLES / 2 + (STACK - 1) * HOP_SAMPLES / 2
 
     def __init__(self):
         super().__init__()

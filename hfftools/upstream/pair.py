@@ -42,7 +42,7 @@ class PairUpstream(Upstream):
         self.name = f"{first.name}+{second.name}"
         self.hash = hashlib.sha256(f"{first.hash}+{second.hash}".encode()).hexdigest()[:16]
         self.num_layers = first.num_layers + second.num_layers + 1
-        self.dim, self.stride_samples = first.dim, first.stride_samples
+        self.dim, self.stride_samples, self.middle_samples = first.dim, first.stride_samples, first.middle_samples
 
     @property
     def dims(self) -> dict[int, int]:

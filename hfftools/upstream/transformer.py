@@ -161,6 +161,7 @@ class TransformerUpstream(Upstream):
         mask_D = None if mask_embedding is None else mask_embedding.detach().clone()
         self.register_buffer("mask_D", mask_D, persistent=False)
         self.num_layers, self.stride_samples = len(blocks), front.stride_samples
+        self.middle_samples = front.field_samples / 2
         self.dim = blocks[0].attention.out_proj.out_features
         self.float().eval()
 

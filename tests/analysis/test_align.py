@@ -134,10 +134,18 @@ def test_made_once_and_read_again(spoken, aligned, monkeypatch):
     assert align(sets[0], sets, Phones(), folder, 0, CPU) == found
     train = ctm.read(folder / "train" / "words.ctm")
     assert train == {utt: found[utt].words for utt in train} and len(train) == SIZES["train"]
-    (folder / "align.json").rename(folder / "aside")  # as a kill would leave it
+    (folder / "dev" / "words.ctm").rename(folder / "aside")  # as a kill would leave it
     with pytest.raises(InterruptedError, match="trains"):
         align(sets[0], sets, Phones(), folder, 0, CPU)
-    (folder / "aside").rename(folder / "align.json")
+    (folder / "aside").rename(folder / "dev" / "words.ctm")
+
+
+def test_times_that_were_not_made_here_are_not_overwritten(spoken, tmp_path):
+    theirs = {"train-00": [Span(0.0, 1.0, "x")]}
+    ctm.write(tmp_path / "train" / "phones.ctm", theirs)
+    with pytest.raises(UserError, match="phones.ctm was not made here"):
+        align(str(spoken[0] / "train"), [], Phones(), tmp_path, 0, CPU)
+    assert ctm.read(tmp_path / "train" / "phones.ctm") == theirs
 
 
 def test_what_changed_is_named(aligned, tmp_path):

@@ -1,16 +1,17 @@
 """Probing: each layer's result is its own, an interrupted probe goes on, a layer that diverges spoils no other."""
 
 import json
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from hfftools.analysis.probe import probe
-from hfftools.config import resolve
 from hfftools.data import datadir
 from hfftools.log import UserError
-from hfftools.model import ROOMS, Config
+from hfftools.train.experiment import configure
 
 
 def rows(folder, options):
@@ -55,7 +56,8 @@ def test_a_layer_probed_with_others_is_as_one_probed_alone(probing, tmp_path, he
     assert not same(four[0, 1], four[0, 2])
 
 
-def test_every_part_in_one_folder(probing, corpus, tmp_path):
+def test_every_part_in_one_folder(probing, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfftools.analysis.align.ROUNDS", (("ctc", 20, 3e-3), ("frames", 5, 2e-3)))  # test_align has all
     exp = probe(tmp_path / "p", [], [*probing, "parts=[asr,phone,speaker,similarity,geometry]", "clusters=4"])
     found = json.loads(exp.probe.read_text())
     for key in (
@@ -74,8 +76,8 @@ def test_every_part_in_one_folder(probing, corpus, tmp_path):
     for path in (exp.layers_image, exp.curves_image, exp.cka_image, exp.page):
         assert path.stat().st_size > 1000
     assert len([line for line in exp.table.read_text().splitlines() if line.strip()[:1].isdigit()]) % 4 == 0
-    config = resolve(Config, [exp.recommendation], [], ROOMS)  # hff-train takes it as it is
-    assert config.fuse.layers == found["recommendation"]["layers"]
+    config = configure([exp.recommendation], [])
+    assert config.fuse.layers == found["recommendation"]["layers"] and config.data.train == f"{corpus}/train"
     words = {line.split()[0] for line in (exp.alignments / "train" / "words.ctm").read_text().splitlines()}
     assert words == {u.id for u in datadir.read(corpus / "train")}
 
@@ -164,9 +166,43 @@ def test_bare_it_speaks_a_set_of_its_own_and_says_so(encoder, tmp_path, monkeypa
     exp = probe(None, [], [f"upstream={encoder}", "epochs=1", "parts=[asr]", "device=cpu"])
     found = json.loads(exp.probe.read_text())
     assert exp.root == Path("exp") / f"probe_{encoder.parent.name}"
-    assert "eSpeak" in found["assumed"][0] and "characters" in found["assumed"][1]
+    assert "eSpeak" in found["assumed"][0] and "BPE pieces" in found["assumed"][1]
     assert "eSpeak" in exp.page.read_text()
+    probe(None, [], [f"upstream={encoder}", "epochs=1", "parts=[asr]", "device=cpu"])  # done: nothing is made again
     assert not exp.kept_states.exists() and (exp.built_in / "train" / "wav.scp").exists()
+    done = subprocess.run(
+        ["hff-train", "exp/fusion", "--config", exp.recommendation, "train.epochs=1", "task.head=linear", "device=cpu"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr  # as it is: upstream, data and units are in it
+    assert f"upstream: {encoder}" in Path("exp/fusion/config.yaml").read_text()
+
+
+def test_what_cannot_be_measured_is_said_before_any_work(probing, corpus, tmp_path):
+    empty = [replace(u, text="") for u in datadir.read(corpus / "dev")]
+    datadir.write(tmp_path / "empty", empty)
+    lexicon = tmp_path / "lexicon.txt"
+    lexicon.write_text("turn t ɜː n\n", encoding="utf-8")
+    datadir.write(tmp_path / "alone", [replace(u, speaker=u.id) for u in datadir.read(corpus / "train")])
+    for options, message in (
+        ([f"dev={corpus}/train"], "utterances are in"),
+        ([f"dev={tmp_path}/empty"], "empty/text: every transcript is empty"),
+        (["parts=[phone]", f"phones={lexicon}"], "words are missing"),
+        (["parts=[speaker]", f"train={tmp_path}/alone"], "nothing is left to measure"),
+        (["parts=[words]"], "is not some of asr, phone"),
+        (["head=conformer", "head_dim=6"], "no multiple of 4"),
+    ):
+        with pytest.raises(UserError, match=message):
+            probe(tmp_path / "p", [], [*probing, *options])
+    assert not (tmp_path / "p" / "checkpoints").exists()
+
+
+def test_parts_that_need_no_text_take_speech_without(probing, corpus, tmp_path):
+    for name in ("train", "dev"):
+        datadir.write(tmp_path / name, [replace(u, text=None) for u in datadir.read(corpus / name)])
+    bare = [*probing, f"train={tmp_path}/train", f"dev={tmp_path}/dev", "units=", "parts=[speaker,geometry]"]
+    assert all(row["norm_mean"] > 0 and row["speaker_accuracy"] is not None for row in rows(tmp_path / "p", bare))
 
 
 def test_one_of_two_sets_is_refused(probing, tmp_path):

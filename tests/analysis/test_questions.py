@@ -94,5 +94,6 @@ def test_a_fifth_of_each_speaker_is_held_out_and_never_learned_from():
 def test_the_speaker_is_asked_of_the_mean_of_valid_frames():
     question = Speakers(utterances(ann=2), {"ann-1"})
     h_BTD = torch.tensor([[[1.0], [3.0], [50.0]]])
-    mean_B1D, lens_B = question.enter(h_BTD, torch.tensor([2]))
-    assert mean_B1D.tolist() == [[[2.0]]] and lens_B.tolist() == [1]
+    pooled_B1D, lens_B = question.enter(h_BTD, torch.tensor([2]))
+    assert pooled_B1D.tolist() == [[[2.0, 1.0]]] and lens_B.tolist() == [1]  # mean and deviation
+    assert held_out(utterances(ann=9)) == set()  # one speaker is no question

@@ -83,3 +83,7 @@ def test_the_digest_follows_what_decides(lexicon):
     assert one == same != other
     assert Phones().digest == Phones("espeak:en-us").digest != Phones("espeak:de").digest
     assert len(one) == len(Phones().digest) == 16
+
+
+def test_what_has_no_letter_has_no_sound():
+    assert Phones()("hi !? —") == [("hi", Phones()("hi")[0][1]), ("!?", []), ("—", [])]
