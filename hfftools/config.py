@@ -93,11 +93,12 @@ def _checked(merge: Any, where: str) -> DictConfig:
 def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = ()) -> None:
     """Refuse, by name, every option that differs from those frozen in `path`; nothing where it is not there.
 
-    Options in `may_differ` (dotted keys) change nothing that is learned.
+    Options in `may_differ` (dotted keys) change nothing that is learned. One that the file lacks, being younger than it,
+    was at its default.
     """
     if not path.exists():
         return
-    old, new = flat(_load(path)), flat(config)
+    old, new = flat(OmegaConf.structured(OmegaConf.get_type(config))) | flat(_load(path)), flat(config)
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
     if changed:
         words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)

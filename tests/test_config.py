@@ -108,6 +108,15 @@ def test_a_saved_config_takes_over_what_may_differ(tmp_path):
         compare_config(resolve(Schema, [], ["epochs=11", "amp=true"]), path, may_differ=["epochs"])
 
 
+def test_an_option_younger_than_the_saved_config_was_at_its_default(tmp_path):
+    path = tmp_path / "config.yaml"
+    save_config(resolve(Schema, [], ["epochs=11"]), path)
+    path.write_text(path.read_text().replace("  warmup_steps: 100\n", "").replace("amp: false\n", ""))
+    compare_config(resolve(Schema, [], ["epochs=11"]), path)
+    with pytest.raises(UserError, match="amp was False and is now True, optim.warmup_steps was 100 and is now 7;"):
+        compare_config(resolve(Schema, [], ["epochs=11", "amp=true", "optim.warmup_steps=7"]), path)
+
+
 def test_a_saved_config_resolves_to_itself(tmp_path):
     config = resolve(Schema, [], ["layers=[3,1]", "optim.lr=1e-5", "amp=true"])
     save_config(config, tmp_path / "config.yaml")

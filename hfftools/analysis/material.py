@@ -38,7 +38,8 @@ def settle(config: Any, exp: ExpDir) -> tuple[Any, list[str]]:
     Without data: that of data/train and data/dev where a recipe made them, or else a small set of sentences spoken by
     eSpeak NG into the folder of the experiment. Without units: those of the recipe, or BPE pieces of the transcripts.
     """
-    filled, assumed = OmegaConf.create(OmegaConf.to_container(config)), []
+    filled, assumed = config.copy(), []
+    OmegaConf.set_readonly(filled, False)
     for one, other in (("train", "dev"), ("dev", "train")):
         if config[one] and not config[other]:
             raise UserError(

@@ -4,6 +4,7 @@ The order of the batches follows from (seed, epoch) alone, so a resumed run sees
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from zlib import crc32
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from hfftools.data import audio
 from hfftools.data.ark import HiddenCache
 from hfftools.data.datadir import Utterance
+from hfftools.data.perturb import Perturb
 from hfftools.data.units import Units
 from hfftools.log import UserError
 
@@ -83,7 +85,10 @@ def pad_batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class Speech(Dataset):
-    """Utterances with their units; `cache` stands in for the audio where hidden states were kept."""
+    """Utterances with their units; `cache` stands in for the audio where hidden states were kept.
+
+    With `perturb` they are heard as in one epoch of training, the first until `at` names another.
+    """
 
     def __init__(
         self,
@@ -91,10 +96,25 @@ class Speech(Dataset):
         units: Units | None,
         cache: HiddenCache | None = None,
         layers: Sequence[int] = (),
+        perturb: Perturb | None = None,
     ):
-        self.utterances, self.cache, self.layers = utterances, cache, list(layers)
+        assert cache is None or perturb is None, "kept states are those of the speech as it is"
+        self.utterances, self.cache, self.layers, self.perturb = utterances, cache, list(layers), perturb
         self.targets = [units.encode(u.text) if units and u.text is not None else [] for u in utterances]
-        self.durations_s = [u.duration_s for u in utterances]
+        self._hear(0)
+
+    def _hear(self, epoch: int) -> None:
+        self.epoch = epoch
+        speeds = [self.perturb.speed(u.id, epoch) if self.perturb else 1.0 for u in self.utterances]
+        self.durations_s = [u.duration_s / speed for u, speed in zip(self.utterances, speeds, strict=True)]
+
+    def at(self, epoch: int) -> "Speech":
+        """The same as it is heard in an epoch of training."""
+        if self.perturb is None:
+            return self
+        other = copy(self)
+        other._hear(epoch)
+        return other
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -103,7 +123,8 @@ class Speech(Dataset):
         utt = self.utterances[index]
         if self.cache is not None:
             return index, {k: torch.from_numpy(h) for k, h in self.cache.read(utt.id, self.layers).items()}
-        return index, torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))
+        samples = audio.load(utt.source, utt.start_s, utt.end_s)
+        return index, torch.from_numpy(self.perturb(samples, utt.id, self.epoch) if self.perturb else samples)
 
     def collate(self, items: list[tuple[int, Tensor | dict[int, Tensor]]]) -> Batch:
         chosen = [self.utterances[index] for index, _ in items]
@@ -118,7 +139,7 @@ class Speech(Dataset):
         return Batch(
             ids=[u.id for u in chosen],
             texts=[u.text for u in chosen],
-            seconds=sum(u.duration_s for u in chosen),
+            seconds=sum(self.durations_s[index] for index, _ in items),
             wav_BN=wav_BN,
             num_samples_B=num_samples_B,
             hidden=hidden,

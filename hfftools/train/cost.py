@@ -20,7 +20,7 @@ from hfftools.data.units import Units
 from hfftools.log import UserError, log, setup_logging
 from hfftools.model import Model, check
 from hfftools.train import flops, ledger, optim
-from hfftools.train.experiment import device_of, usable_features
+from hfftools.train.experiment import device_of, training_features, usable_features
 from hfftools.upstream.shapes import random_upstream
 
 RATE_HZ = 16000
@@ -88,7 +88,7 @@ def measure_here(config: Any, seconds: float, count: int, steps: int = 1, with_f
     torch.manual_seed(config.seed)
     model = Model(config, units, random_upstream(config.upstream)).to(device)
     batch = made_up_batch(model, units, seconds, count).to(device)
-    if cached := bool(usable_features(config, model)):
+    if cached := bool(training_features(config, usable_features(config, model))):
         with torch.no_grad():
             hidden, lens_B = model.upstream(batch.wav_BN, batch.num_samples_B, model.layers)
         batch = replace(batch, hidden=hidden, lens_B=lens_B, wav_BN=None, num_samples_B=None)

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
 
 from hfftools.config import resolve
 from hfftools.data import datadir
 from hfftools.data.ark import HiddenCache
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
+from hfftools.data.perturb import Config as PerturbConfig
+from hfftools.data.perturb import Perturb
 from hfftools.data.units import Units
 from hfftools.data.units import load as load_units
 from hfftools.expdir import ExpDir
@@ -49,6 +52,7 @@ class Config(ModelConfig):
     seed: int = 0
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
     data: DataConfig = field(default_factory=DataConfig)
+    perturb: PerturbConfig = field(default_factory=PerturbConfig)  # of data.train alone
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: LoopConfig = field(default_factory=LoopConfig)
 
@@ -114,6 +118,20 @@ def usable_features(config: Any, model: Model) -> str:
     return config.data.features
 
 
+def training_features(config: Any, features: str) -> str:
+    """`features`, or nothing where the waveforms learned from change each epoch; dev and test may still come from there."""
+    if features and OmegaConf.to_object(config.perturb).wanted:
+        log.info(f"perturb changes the training speech: the upstream is run on it, and {features} is not used for it")
+        return ""
+    return features
+
+
+def perturbation(config: Any) -> Perturb | None:
+    """What changes the waveforms of training speech; None where nothing does."""
+    chosen = OmegaConf.to_object(config.perturb)
+    return Perturb(chosen, config.seed) if chosen.wanted else None
+
+
 def speech(config: Any, directory: str, units: Units, model: Model, only: set[str] | None = None) -> Speech:
     """The utterances of a data directory, or some of them, read from the cache of hidden states where it has all."""
     utterances = datadir.read(directory, need_text=False)
@@ -128,11 +146,18 @@ def speech(config: Any, directory: str, units: Units, model: Model, only: set[st
 
 
 def learnable(
-    directory: str, units: Units, upstream: Upstream, layers: list[int], features: str, train: bool
+    directory: str,
+    units: Units,
+    upstream: Upstream,
+    layers: list[int],
+    features: str,
+    train: bool,
+    perturb: Perturb | None = None,
 ) -> Speech:
     """Transcribed speech to learn from or, where `train` is false, to choose by; from the cache `features` if one is named.
 
-    For training, symbols that the units lack are refused, and utterances with more labels than frames named and left out.
+    For training, symbols that the units lack are refused, and utterances with more labels than frames, at the highest
+    speed of `perturb`, named and left out.
     """
     utterances = datadir.read(directory)
     cache = None
@@ -141,8 +166,9 @@ def learnable(
         cache.check(upstream.hash, layers, digest)
     if train:
         _refuse_unknown(directory, utterances, units)
-        utterances = _long_enough(directory, utterances, units, upstream)
-    return Speech(utterances, units, cache, layers)
+        fastest = max(perturb.config.speeds) if perturb else 1.0
+        utterances = _long_enough(directory, utterances, units, upstream, fastest)
+    return Speech(utterances, units, cache, layers, perturb)
 
 
 def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -> None:
@@ -155,17 +181,23 @@ def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -
         )
 
 
-def _long_enough(directory: str, utterances: list[Utterance], units: Units, upstream: Upstream) -> list[Utterance]:
-    frames = upstream.out_lens(torch.tensor([round(u.duration_s * 16000) for u in utterances])).tolist()
+def _long_enough(
+    directory: str, utterances: list[Utterance], units: Units, upstream: Upstream, fastest: float
+) -> list[Utterance]:
+    frames = upstream.out_lens(torch.tensor([round(u.duration_s * 16000 / fastest) for u in utterances])).tolist()
+    when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
     needed = [frames_needed(units.encode(u.text)) for u in utterances]
     too_long = {u.id: (n, f) for u, n, f in zip(utterances, needed, frames, strict=True) if n > f}
     for utt, (n, f) in list(too_long.items())[:10]:
-        log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}; left out")
+        log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}{when}; left out")
     if len(too_long) > MANY_TOO_LONG * len(utterances):
         raise UserError(
-            f"{directory}: {len(too_long)} of {len(utterances)} utterances have more labels than frames, first "
-            f"{next(iter(too_long))}; use larger units (hff-units --kind bpe) or an upstream with more frames/s"
+            f"{directory}: {len(too_long)} of {len(utterances)} utterances have more labels than frames{when}, first "
+            f"{next(iter(too_long))}; use larger units (hff-units --kind bpe){slower} or an upstream with more "
+            "frames/s"
         )
     if too_long:
-        log.warning(f"{directory}: {len(too_long)} of {len(utterances)} utterances left out: more labels than frames")
+        log.warning(
+            f"{directory}: {len(too_long)} of {len(utterances)} utterances left out: more labels than frames{when}"
+        )
     return [u for u in utterances if u.id not in too_long]

@@ -43,6 +43,9 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     inputs = {"data.units": units.digest}
     for key in ("train", "dev"):
         inputs[f"data.{key}"] = datadir.digest(datadir.read(config.data[key]))
+    perturb = experiment.perturbation(config)
+    if perturb and perturb.recordings:
+        inputs["perturb.noise"] = datadir.digest(perturb.recordings, with_text=False)
     check_inputs(exp.inputs, inputs)
     if exp.final.exists():
         log.info(f"{exp.final} is there already: nothing to train")
@@ -50,17 +53,17 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     upstream = load_upstream(config.upstream)
     torch.manual_seed(config.seed)  # after the upstream, whose building may draw numbers of its own
     model = Model(config, units, upstream)
-    features = experiment.usable_features(config, model)
+    kept = experiment.usable_features(config, model)
+    features = experiment.training_features(config, kept)
     if features and model.mask.wanted:
         raise UserError(
             "mask: with data.features the upstream is not run, so nothing in it is masked; set mask.time=0 mask.channel=0"
         )
     check_inputs(exp.inputs, {"upstream": upstream.hash})
-    sets = {
-        key: experiment.learnable(config.data[key], units, upstream, model.layers, features, key == "train")
-        for key in ("train", "dev")
-    }
-    loop = Loop(exp, config, model, sets["train"], sets["dev"], device)
+    shape = (units, upstream, model.layers)
+    train = experiment.learnable(config.data.train, *shape, features, True, perturb)
+    dev = experiment.learnable(config.data.dev, *shape, kept, False)
+    loop = Loop(exp, config, model, train, dev, device)
     save_config(config, exp.config)
     write_json(exp.inputs, {**inputs, "upstream": upstream.hash})
     experiment.keep_units(exp, config)
@@ -69,7 +72,7 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     log.info(f"{upstream.name}: layers {model.layers} of 0..{upstream.num_layers}")
     log.info(", ".join(f"{name} {count:,}" for name, count in counts.items()) + " parameters")
     used = loop.run()
-    costs = {**count_run(loop.model, sets["train"], config), "checkpoint_bytes": checkpoint_bytes(loop.model)}
+    costs = {**count_run(loop.model, train, config), "checkpoint_bytes": checkpoint_bytes(loop.model)}
     facts = {"cached": bool(features), "device": str(device)}
     write_json(exp.resources, {"parameters": counts, **used, **costs, **facts})
     loop.keep_final()

@@ -67,7 +67,7 @@ class Loop:
 
     def _plan(self, epoch: int) -> list[list[int]]:
         data = self.config.data
-        return plan(self.train_data.durations_s, data.batch_seconds, self.config.seed, epoch)
+        return plan(self.train_data.at(epoch).durations_s, data.batch_seconds, self.config.seed, epoch)
 
     def _restore(self) -> dict:
         state = checkpoint.read_state(self.exp.state)
@@ -107,7 +107,7 @@ class Loop:
             bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
             bar.update(self.position)
             every = self.config.train.accumulate
-            batches = self.train_data.batches(order[self.position :], self.config.data.workers)
+            batches = self.train_data.at(self.epoch).batches(order[self.position :], self.config.data.workers)
             self.model.train()
             while self.position < len(order) and not self._out_of_time():
                 group = order[self.position : self.position + every]

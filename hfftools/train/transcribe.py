@@ -22,7 +22,6 @@ from hfftools.model import Model
 from hfftools.train import experiment
 from hfftools.train.bank import Bank
 
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are looked for in a folder
 STDIN = "-"
 AHEAD = (
     4  # batches' worth of pieces that are cut before the next are heard, so that those of a batch are of like length
@@ -87,8 +86,8 @@ def find(words: Sequence[str]) -> list[Recording]:
         if word == STDIN:
             found.append(Recording(STDIN, None, "stdin"))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(SUFFIXES)}")
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+            require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(audio.SUFFIXES)}")
             found += [Recording(str(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
         else:
             found.append(Recording(word, path, path.stem))

@@ -1,6 +1,7 @@
 """Whole training and decoding jobs: killed, resumed, refused, decoded."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -8,15 +9,21 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
-from hfftools.data import units
+from hfftools.data import audio, datadir, units
 from hfftools.data.ark import HiddenCache
+from hfftools.data.batch import Speech
+from hfftools.data.perturb import Perturb
 from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.log import UserError
+from hfftools.nn.ctc import frames_needed
 from hfftools.train import checkpoint, decoding, job
+from hfftools.train.experiment import device_of
 from hfftools.train.extract import extract
+from hfftools.upstream.names import load_upstream
 
 
 def train(root, options, *more):
@@ -29,8 +36,9 @@ def same(a, b):
 
 
 def test_killed_at_any_moment_it_ends_with_the_same_weights(options, tmp_path):
-    """SIGKILL, several times, wherever it happens to be; dropout and SpecAugment on, gradients accumulated."""
+    """SIGKILL, several times, wherever it is; dropout, SpecAugment, speeds and noise on, gradients accumulated."""
     more = ["task.dropout=0.3", "train.save_minutes=0", "train.accumulate=2", "train.epochs=3", "fuse.name=hff"]
+    more += ["perturb.speeds=[0.9,1.0]", "perturb.noise_share=0.5"]
     whole = train(tmp_path / "whole", options, *more)
     exp = ExpDir(tmp_path / "killed")
     command = [sys.executable, "-m", "hfftools.bin.train", str(exp.root), *options, *more]
@@ -83,6 +91,59 @@ def test_cached_states_give_the_run_that_waveforms_give(options, corpus, encoder
     cache.info_file.write_text(cache.info_file.read_text().replace('"hash": "', '"hash": "0'))
     with pytest.raises(UserError, match="run stage 2 again"):
         train(tmp_path / "stale", options, f"data.features={tmp_path}/feats")
+
+
+def test_perturbed_speech_is_heard_in_training_alone_and_not_from_a_cache(
+    options, corpus, encoder, tmp_path, caplog, monkeypatch
+):
+    extract(
+        str(encoder), [f"{corpus}/{s}" for s in ("train", "dev")], tmp_path / "feats", "all", 30.0, device_of("cpu")
+    )
+    heard, change = set(), Perturb.__call__
+    monkeypatch.setattr(Perturb, "__call__", lambda self, wav, utt, n: heard.add((utt, n)) or change(self, wav, utt, n))
+    changed = ["perturb.speeds=[0.7,0.8]", "perturb.noise_share=1"]
+    plain, live = train(tmp_path / "plain", options), train(tmp_path / "live", options, *changed)
+    monkeypatch.setattr(logging.getLogger("hff"), "propagate", True)
+    kept = train(tmp_path / "kept", options, *changed, f"data.features={tmp_path}/feats")
+    assert sum("perturb changes the training speech" in line for line in caplog.messages) == 1
+    assert heard == {(utt.id, epoch) for utt in datadir.read(corpus / "train") for epoch in (0, 1)}
+    losses = [[r["loss"] for r in read_json_lines(exp.history)] for exp in (plain, live, kept)]
+    assert losses[0] != losses[1] == losses[2]
+    used = [json.loads(exp.resources.read_text()) for exp in (plain, live, kept)]
+    assert not used[2]["cached"]
+    assert 1.25 < used[1]["audio_seconds"] / used[0]["audio_seconds"] < 1.43, "seconds as they are heard"
+    assert used[1]["steps"] > used[0]["steps"], "batches are planned by them too"
+
+
+def test_labels_that_the_highest_speed_leaves_no_frames_for_are_named(
+    options, corpus, encoder, tmp_path, caplog, monkeypatch
+):
+    data = Speech(datadir.read(corpus / "train"), units.load(corpus / "units"))
+    upstream, samples_B = load_upstream(str(encoder)), 16000 * torch.tensor(data.durations_s)
+    needed_B = torch.tensor([frames_needed(row) for row in data.targets])
+    lost = {
+        f: (upstream.out_lens((samples_B / f).long()) < needed_B).nonzero() for f in np.arange(1.0, 2.0, 0.02).round(2)
+    }
+    assert not len(lost[1.0])
+    few, many = (next(f for f in lost if len(lost[f]) >= n) for n in (1, 0.1 * len(data) + 1))
+    first = data.utterances[lost[few][0]].id
+    monkeypatch.setattr(logging.getLogger("hff"), "propagate", True)
+    train(tmp_path / "fast", options, f"perturb.speeds=[1.0,{few}]", "train.epochs=1")
+    assert len({line for line in caplog.messages if "left out" in line and " needs " in line}) == len(lost[few])
+    assert f"{first} needs" in caplog.text and f"at speed {few}; left out" in caplog.text
+    with pytest.raises(UserError, match=rf"{len(lost[many])} of .* more labels than frames at speed {many}, first"):
+        train(tmp_path / "faster", options, f"perturb.speeds=[1.0,{many}]")
+
+
+def test_other_noise_is_refused_by_name(options, tmp_path):
+    (tmp_path / "noise").mkdir()
+    audio.save(tmp_path / "noise" / "a.wav", np.random.default_rng(0).standard_normal(16000) / 10)
+    noisy = [*options, f"perturb.noise={tmp_path}/noise", "perturb.noise_share=0.5", "train.epochs=1"]
+    train(tmp_path / "exp", noisy)
+    train(tmp_path / "exp", noisy)
+    audio.save(tmp_path / "noise" / "b.wav", np.zeros(16000))
+    with pytest.raises(UserError, match="another content of perturb.noise;"):
+        train(tmp_path / "exp", noisy)
 
 
 def test_decoding_needs_the_experiment_alone_and_is_done_once(options, tmp_path):

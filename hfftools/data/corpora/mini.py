@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hfftools.data import noise
 from hfftools.data.audio import save
 from hfftools.data.datadir import Utterance
 from hfftools.data.espeak import Espeak, Voice
@@ -79,7 +80,8 @@ def _part(espeak: Espeak, part: str, size: int, out: Path) -> list[Utterance]:
         variant = rng.choice(VARIANTS[part])
         voice = Voice(f"{rng.choice(ACCENTS)}+{variant}", pitch=rng.randint(25, 75), range=rng.randint(30, 70))
         samples = espeak.speak(text, voice, words_per_minute=rng.randint(140, 220))
-        samples = _add_noise(samples, snr_db=rng.uniform(8, 30), rng=np.random.default_rng(rng.getrandbits(32)))
+        snr_db, noise_rng = rng.uniform(8, 30), np.random.default_rng(rng.getrandbits(32))
+        samples = noise.mix(samples, noise.coloured(len(samples), noise_rng), snr_db)
         utt = f"{variant}-{part}-{index:05d}"
         path = folder / f"{utt}.wav"
         save(path, samples * rng.uniform(0.3, 0.9) / np.abs(samples).max(), espeak.rate_hz)
@@ -89,12 +91,3 @@ def _part(espeak: Espeak, part: str, size: int, out: Path) -> list[Utterance]:
     for name, table in (("intent", intents), ("slots", slots)):
         write_text(out / part / name, "".join(f"{utt} {table[utt]}\n" for utt in sorted(table)))
     return utterances
-
-
-def _add_noise(samples: np.ndarray, snr_db: float, rng: np.random.Generator) -> np.ndarray:
-    """Add noise whose spectrum falls with frequency by a random slope, at the given signal-to-noise ratio."""
-    spectrum = np.fft.rfft(rng.standard_normal(len(samples)))
-    spectrum *= (1 + np.arange(len(spectrum))) ** -rng.uniform(0.0, 1.0)
-    noise = np.fft.irfft(spectrum, len(samples))
-    gain = np.sqrt(np.mean(samples**2) / np.mean(noise**2)) * 10 ** (-snr_db / 20)
-    return (samples + gain * noise).astype(np.float32)
