@@ -185,7 +185,8 @@ def stages(tmp_path):
             "train_cmd": "utils/run.sh --max-jobs 2", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
         }  # fmt: skip
         environment = {**os.environ, **variables}
-        return subprocess.run(["bash", "-c", STAGES], cwd=tmp_path, capture_output=True, text=True, env=environment)
+        (tmp_path / "run.sh").write_text(STAGES)
+        return subprocess.run(["bash", "run.sh"], cwd=tmp_path, capture_output=True, text=True, env=environment)
 
     run.folder = tmp_path
     return run
