@@ -46,7 +46,9 @@ class _TqdmHandler(logging.Handler):
 def progress(items: Iterable, total: int | None, what: str, unit: str = "utt") -> tqdm:
     """A progress bar on standard error; where that is no terminal it prints a line every ten seconds, not every step."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(items, total=total, desc=what, unit=unit, mininterval=interval, dynamic_ncols=True, leave=False)
+    quiet = log.level > logging.INFO  # as one of several processes
+    shown = {"mininterval": interval, "dynamic_ncols": True, "leave": False, "disable": quiet}
+    return tqdm(items, total=total, desc=what, unit=unit, **shown)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -13,6 +13,23 @@ job() { # LOG COMMAND...: here, with its progress bar, or through ${cmd}, with i
     if [ "${cmd_backend}" = local ]; then "$@"; else ${cmd} "${log}" "$@"; fi
 }
 
+queued=()
+queue() { queued+=("$(printf '%q ' "$@")"); } # COMMAND...: for run_queue
+
+run_queue() { # NAME CMD: what was queued: here, one by one, or as one array through CMD: log/NAME.list, and line N's log/NAME.N.log
+    local line list=${exp}/log/$1.list
+    if [ "${cmd_backend}" = local ]; then
+        for line in "${queued[@]}"; do eval "${line}"; done
+    else
+        mkdir -p "${exp}/log"
+        printf '%s\n' "${queued[@]}" >"${list}"
+        # shellcheck disable=SC2016
+        $2 "JOB=1:${#queued[@]}" "${exp}/log/$1.JOB.log" \
+            bash -c 'line=$(sed -n JOBp "$0"); echo "# ${line}"; eval "exec ${line}"' "${list}"
+    fi
+    queued=()
+}
+
 experiment() { # METHOD SEED -> the experiment's folder; hff is called fusion, the tag and seeds other than 1 are named
     local name=$1
     if [ "${name}" = hff ]; then name=fusion; fi
@@ -60,15 +77,17 @@ rate_keys() { # METHOD -> the learning rate that sets it apart: the upstream's, 
 }
 
 choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_methods then takes; the best run is that of the first seed
-    local method keys values options how seed first
+    local method keys values options how seed=${seeds%% *} first
     for method in ${methods}; do
         set_options
         read -ra keys <<<"$(rate_keys "${method}")"
         if [ "${keys[0]}" = optim.upstream.lr ]; then read -ra values <<<"${upstream_rates}"; else read -ra values <<<"${rates}"; fi
-        seed=${seeds%% *}
-        job "${exp}/log/rates_${method}.log" hff-sweep "${exp}/lr/${method}${tag:+_${tag}}" "${how[@]}" \
+        queue hff-sweep "${exp}/lr/${method}${tag:+_${tag}}" "${how[@]}" \
             --keys "${keys[@]}" --values "${values[@]}" --options "${options[@]}" \
             seed="${seed}" ${epochs:+train.epochs="${epochs}"}
+    done
+    run_queue rates "${train_cmd}"
+    for method in ${methods}; do
         first=$(experiment "${method}" "${seed}")
         if [ ! -e "${first}" ]; then
             cp -r "${exp}/lr/${method}${tag:+_${tag}}/best/." "${first}.tmp"
@@ -90,22 +109,32 @@ set_options() { # `how` says the method, `options` what all runs have; kept stat
 }
 
 train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
-    local method seed rate options how
+    local method seed rate options how launch=()
+    if [ "${train_procs}" != 1 ]; then launch=(torchrun --standalone --nproc-per-node "${train_procs}" --no-python); fi
     for method in ${methods}; do
         set_options
         rate=${exp}/lr/${method}${tag:+_${tag}}/best.yaml
         if [ -f "${rate}" ]; then rate=(--config "${rate}"); else rate=(); fi
         for seed in ${seeds}; do
-            job "${exp}/log/train_${method}_${seed}.log" hff-train "$(experiment "${method}" "${seed}")" \
+            queue "${launch[@]}" hff-train "$(experiment "${method}" "${seed}")" \
                 "${how[@]}" "${rate[@]}" seed="${seed}" "${options[@]}" \
                 ${epochs:+train.epochs="${epochs}"}
         done
     done
+    run_queue train "${train_cmd}"
 }
 
 decode_methods() { # the test sets with every experiment; each is decoded once
-    local name
-    for name in $(experiments); do job "${exp}/log/decode_$(basename "${name}").log" hff-decode "${name}"; done
+    local name set names
+    mapfile -t names < <(experiments)
+    if [ "${cmd_backend}" = local ]; then
+        hff-decode "${names[@]}" # they share the upstream in memory
+    else
+        for name in "${names[@]}"; do
+            for set in ${test_sets}; do queue hff-decode "${name}" --data "data/${set}"; done
+        done
+        run_queue decode "${cmd}"
+    fi
 }
 
 report_methods() { # RESULTS.md and plots, beside the experiments

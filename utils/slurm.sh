@@ -45,9 +45,19 @@ rm -f "$slurm_log"
     echo
 } >"$script"
 
+name=$(basename "$1" .log).$$ # no one else's, so that an interrupted recipe takes its jobs out of the queue
+stop() {
+    scancel --user="$(id -un)" --name="$name" || true
+    kill "$!" 2>/dev/null || true
+    exit "$1"
+}
+trap 'stop 130' INT
+trap 'stop 143' TERM
+
 code=0
-sbatch --wait --job-name="$(basename "$1" .log)" --array="$first-$last" --output="$slurm_log" --open-mode=append \
-    "${sbatch_options[@]}" "$script" || code=$?
+sbatch --wait --job-name="$name" --array="$first-$last" --output="$slurm_log" --open-mode=append \
+    "${sbatch_options[@]}" "$script" &
+wait "$!" || code=$? # in the background, so that a signal is heard at once instead of after the jobs
 
 failed=()
 for ((number = first; number <= last; number++)); do

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hfftools import dist
 from hfftools.data.batch import Speech, plan
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import Search
@@ -15,20 +16,25 @@ from hfftools.model import Model
 def transcribe(
     model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, with_loss: bool = False
 ) -> tuple[dict[str, str], float]:
-    """{utterance: hypothesis}, in length-sorted batches, and the mean of the finite losses, NaN unless asked for."""
+    """{utterance: hypothesis}, in length-sorted batches, and the mean of the finite losses, NaN unless asked for.
+
+    Of several processes each takes its share of the batches, and all have the whole result.
+    """
     model.eval()
-    hypotheses, losses = {}, []
-    bar = progress(None, len(data), what)
-    for batch in data.batches(plan(data.durations_s, batch_seconds)):
+    order = dist.deal(plan(data.durations_s, batch_seconds))
+    found, losses = [], []
+    bar = progress(None, sum(map(len, order)), what)
+    for batch in data.batches(order):
         batch = batch.to(device)
         encoded = model.encode(batch)
-        hypotheses |= dict(zip(batch.ids, model.task.decode(*encoded), strict=True))
+        found.append(dict(zip(batch.ids, model.task.decode(*encoded), strict=True)))
         if with_loss:
             losses.append(model.task.loss(lambda _, encoded=encoded: encoded, batch).cpu())
         bar.update(len(batch.ids))
     bar.close()
-    all_losses = torch.cat(losses) if losses else torch.tensor([])
-    return hypotheses, all_losses[torch.isfinite(all_losses)].mean().item()
+    hypotheses = {utt: text for batch in dist.collect(found) for utt, text in batch.items()}
+    loss_U = torch.cat([torch.tensor([]), *dist.collect(losses)])
+    return hypotheses, loss_U[torch.isfinite(loss_U)].mean().item()
 
 
 @torch.no_grad()

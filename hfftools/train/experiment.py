@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
+from hfftools import dist
 from hfftools.config import resolve
 from hfftools.data import datadir
 from hfftools.data.ark import HiddenCache
@@ -83,8 +84,10 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Any:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device asked for; `auto` is the GPU where there is one."""
+    """The device asked for; `auto` is the GPU where there is one, and of several processes each has its own."""
     wanted = wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and dist.world() > 1:
+        wanted = f"cuda:{dist.local_rank()}"
     try:
         return torch.zeros(1, device=wanted).device
     except (RuntimeError, AssertionError) as error:

@@ -1,15 +1,17 @@
 """The training job on an experiment's folder: configuration in, a trained model out."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hfftools import dist
 from hfftools.config import compare_config, save_config
 from hfftools.data import datadir
 from hfftools.data.units import load as load_units
 from hfftools.expdir import ExpDir, check_inputs, write_json
-from hfftools.log import UserError, log, setup_logging
+from hfftools.log import UserError, log, require, setup_logging
 from hfftools.model import Model, check
 from hfftools.train import experiment
 from hfftools.train.flops import count_run
@@ -31,8 +33,14 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
         config = experiment.configure(sources, overrides)
         compare_config(config, exp.config, may_differ=experiment.HARMLESS)
     check(config)
+    batches, processes = config.train.accumulate, dist.world()
+    require(
+        batches % processes == 0,
+        f"train.accumulate: the {batches} batches of a step cannot be dealt to {processes} processes; "
+        f"set train.accumulate={-(-batches // processes) * processes}, and data.batch_seconds to what one holds",
+    )
     device = experiment.device_of(config.device)
-    with exp.alone():
+    with exp.alone() if dist.is_main() else nullcontext():
         _train(exp, config, device)
     return exp
 
@@ -64,15 +72,18 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     train = experiment.learnable(config.data.train, *shape, features, True, perturb)
     dev = experiment.learnable(config.data.dev, *shape, kept, False)
     loop = Loop(exp, config, model, train, dev, device)
-    save_config(config, exp.config)
-    write_json(exp.inputs, {**inputs, "upstream": upstream.hash})
-    experiment.keep_units(exp, config)
-    setup_logging(exp.log)
+    if dist.is_main():
+        save_config(config, exp.config)
+        write_json(exp.inputs, {**inputs, "upstream": upstream.hash})
+        experiment.keep_units(exp, config)
+        setup_logging(exp.log)
     counts = parameters(model)
     log.info(f"{upstream.name}: layers {model.layers} of 0..{upstream.num_layers}")
     log.info(", ".join(f"{name} {count:,}" for name, count in counts.items()) + " parameters")
     used = loop.run()
+    if not dist.is_main():
+        return
     costs = {**count_run(loop.model, train, config), "checkpoint_bytes": checkpoint_bytes(loop.model)}
-    facts = {"cached": bool(features), "device": str(device)}
+    facts = {"cached": bool(features), "device": str(device), "processes": dist.world()}
     write_json(exp.resources, {"parameters": counts, **used, **costs, **facts})
     loop.keep_final()

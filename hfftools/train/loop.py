@@ -3,25 +3,26 @@
 It stops at any moment and goes on by the same command, with the same weights in the end: the state holds parameters,
 optimizer and position, and all randomness follows from (seed, epoch, batch) and (seed, epoch, utterance). On a GPU the
 weights are the same up to the order in which its kernels add, which torch leaves open for the CTC loss.
+
+Of several processes (hfftools/dist.py) each takes its share of every step's batches, and every one knows the whole plan: the
+weights are those that one process would have got. The first one writes the files.
 """
 
-import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
-from hfftools import score
+from hfftools import dist, score
 from hfftools.data.batch import Batch, Speech, plan
-from hfftools.expdir import ExpDir, write_aside, write_text
+from hfftools.expdir import ExpDir, write_aside
 from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
 from hfftools.nn.ctc import frames_needed
 from hfftools.train import checkpoint, evaluate, optim
+from hfftools.train.history import Diverged, History
 from hfftools.train.ledger import Ledger
 
 
@@ -45,10 +46,6 @@ class Config:
             require(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is below 0")
 
 
-class Diverged(UserError):
-    """A run that went wrong for what it was told to do, not for how it was told."""
-
-
 class Loop:
     """One run; `run` goes from wherever the state is to the end."""
 
@@ -59,11 +56,10 @@ class Loop:
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
         self.steps = sum(-(-n // every) for n in counts)
         self.optimizer, self.schedule = optim.build(model, config.optim, self.steps)
-        self.epoch, self.position, self.history = 0, 0, []
+        self.epoch, self.position, self.history = 0, 0, History(exp)
         self.sums = {"loss": 0.0, "utterances": 0, "grad_norm": 0.0, "steps": 0, "audio": 0.0, "seconds": 0.0}
         before = self._restore() if exp.state.exists() else None
         self.ledger = Ledger(device, before)
-        self.board = SummaryWriter(str(exp.tensorboard), purge_step=self.epoch + 1)
 
     def _plan(self, epoch: int) -> list[list[int]]:
         data = self.config.data
@@ -76,8 +72,8 @@ class Loop:
         self.model.load_trained(state["trained"], str(self.exp.state))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        self.epoch, self.position, self.history = state["epoch"], state["position"], state["history"]
-        self.sums = state["sums"]
+        self.epoch, self.position, self.sums = state["epoch"], state["position"], state["sums"]
+        self.history = History(self.exp, state["history"])
         log.info(f"going on at epoch {self.epoch + 1}, batch {self.position}")
         return state["ledger"]
 
@@ -89,7 +85,7 @@ class Loop:
             "schedule": self.schedule.state_dict(),
             "epoch": self.epoch,
             "position": self.position,
-            "history": self.history,
+            "history": self.history.records,
             "sums": self.sums,
             "ledger": self.ledger.read(),
         }
@@ -99,36 +95,40 @@ class Loop:
     def run(self) -> dict:
         """Train to the end, average the best epochs into the final checkpoint; the resources used."""
         last_save = time.monotonic()
-        self._check_blank()
-        while self.epoch < self.config.train.epochs and not self._out_of_patience():
+        self.history.check_blank(self.config.train.blank_epochs)
+        while self.epoch < self.config.train.epochs and not self.history.stale(self.config.train.patience):
             if self._out_of_time() and self.position == 0:
                 break
             order = self._plan(self.epoch)
             bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
             bar.update(self.position)
             every = self.config.train.accumulate
-            batches = self.train_data.at(self.epoch).batches(order[self.position :], self.config.data.workers)
+            groups = [order[start : start + every] for start in range(self.position, len(order), every)]
+            mine = [numbers for group in groups for numbers in dist.deal(group)]
+            batches = self.train_data.at(self.epoch).batches(mine, self.config.data.workers)
             self.model.train()
             while self.position < len(order) and not self._out_of_time():
                 group = order[self.position : self.position + every]
-                self._step([next(batches) for _ in group])
+                self._step(group, [next(batches) for _ in dist.deal(group)])
                 self.position += len(group)
                 bar.update(len(group))
-                wer = f" dev WER {100 * self.history[-1]['dev_wer']:.1f}" if self.history else ""
+                wer = f" dev WER {100 * self.history.records[-1]['dev_wer']:.1f}" if self.history.records else ""
                 bar.set_postfix_str(f"loss {self.sums['loss'] / self.sums['utterances']:.2f}{wer}", refresh=False)
                 if self.position < len(order) and time.monotonic() - last_save >= 60 * self.config.train.save_minutes:
-                    self._save()
+                    if dist.is_main():
+                        self._save()
                     last_save = time.monotonic()
             bar.close()
             self._end_epoch()
             last_save = time.monotonic()
         return self._finish()
 
-    def _step(self, batches: list) -> None:
-        start = time.monotonic()
-        count = sum(len(batch.ids) for batch in batches)
+    def _step(self, group: list[list[int]], batches: list[Batch]) -> None:
+        """One update from a group of batches, of utterance numbers; `batches` are those of it that fell to this process."""
+        start, loss_sum = time.monotonic(), 0.0
+        count = sum(map(len, group))
         self.model.hold(self.schedule.last_epoch < self.config.optim.upstream.freeze_steps)
-        for offset, batch in enumerate(batches):
+        for offset, batch in zip(dist.deal(range(len(group))), batches, strict=True):
             torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
             seeds = batch.random_seeds(self.config.seed, self.epoch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
@@ -136,19 +136,29 @@ class Loop:
             loss = loss_B.sum()
             self._check_finite(loss_B, batch)
             (loss / count).backward()
-            self.sums["loss"] += loss.item()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            loss_sum += loss.item()
+        parameters = [p for part in self.optimizer.param_groups for p in part["params"]]
+        dist.add_gradients(parameters)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
         if not norm < float("inf"):
             raise Diverged(f"{self.exp.root}: the gradient is not finite in epoch {self.epoch + 1}; {_ADVICE}")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        seconds = time.monotonic() - start
-        self.ledger.add(sum(batch.seconds for batch in batches), seconds)
-        for key, value in (("utterances", count), ("grad_norm", norm), ("steps", 1), ("seconds", seconds)):
-            self.sums[key] += value
-        self.sums["audio"] += sum(batch.seconds for batch in batches)
+        loss_sum, seconds = dist.total(loss_sum, (time.monotonic() - start) / dist.world())
+        audio = sum(self.train_data.durations_s[number] for numbers in group for number in numbers)
+        self.ledger.add(
+            audio, seconds
+        )  # the same for all processes, or train.minutes would end them at different steps
+        step = {
+            "loss": loss_sum,
+            "utterances": count,
+            "grad_norm": norm,
+            "steps": 1,
+            "audio": audio,
+            "seconds": seconds,
+        }
+        self.sums = {key: value + step[key] for key, value in self.sums.items()}
 
     def _check_finite(self, loss_B: torch.Tensor, batch: Batch) -> None:
         if torch.isfinite(loss_B).all():
@@ -179,21 +189,21 @@ class Loop:
             "audio_seconds_per_second": sums["audio"] / sums["seconds"],
             "layer_weights": getattr(self.model.fuse, "layer_weights", dict)(),
         }
-        self.history.append(record)
         self.sums = dict.fromkeys(self.sums, 0)
+        self.history.add(record)
         log.info(
             f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, dev WER {100 * wer:.2f} %, "
             f"{record['audio_seconds_per_second']:.0f} s of audio/s"
         )
-        checkpoint.save(
-            self.exp.epoch(self.epoch), self.model.trained_state(), self.model, epoch=self.epoch, dev_wer=wer
-        )
-        self._record(record)
-        self._save()
-        for old in self.exp.checkpoints.glob("epoch_*.safetensors"):
-            if old not in self._best():
+        if dist.is_main():
+            trained = self.model.trained_state()
+            checkpoint.save(self.exp.epoch(self.epoch), trained, self.model, epoch=self.epoch, dev_wer=wer)
+            self.history.write()
+            self._save()
+            best = self.history.best(self.config.train.average)
+            for old in set(self.exp.checkpoints.glob("epoch_*.safetensors")) - {self.exp.epoch(n) for n in best}:
                 old.unlink()
-        self._check_blank()
+        self.history.check_blank(self.config.train.blank_epochs)
 
     def _dev(self) -> tuple[float, float, float]:
         """Error rate of the dev set, its mean loss, and the share of empty hypotheses."""
@@ -204,46 +214,21 @@ class Loop:
         rate = getattr(score, self.model.task.metric)(*zip(*pairs, strict=True))
         return rate, loss, sum(not h for _, h in pairs) / len(pairs)
 
-    def _best(self) -> list[Path]:
-        """Checkpoints of the epochs of lowest dev WER, then dev loss; the best one first."""
-        ranked = sorted(self.history, key=lambda r: (r["dev_wer"], r["dev_loss"]))
-        return [self.exp.epoch(record["epoch"]) for record in ranked[: max(1, self.config.train.average)]]
-
-    def _out_of_patience(self) -> bool:
-        patience = self.config.train.patience
-        if not patience or not self.history:
-            return False
-        best = min(self.history, key=lambda r: r["dev_wer"])
-        return self.epoch - best["epoch"] >= patience
-
     def _out_of_time(self) -> bool:
         return 0 < self.config.train.minutes <= self.ledger.train_minutes
 
-    def _check_blank(self) -> None:
-        count = self.config.train.blank_epochs
-        if count and len(self.history) >= count and all(r["empty"] > 0.99 for r in self.history[-count:]):
-            raise Diverged(
-                f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse); "
-                "try a lower or higher optim.head.lr, smaller data.batch_seconds for more steps, or check text against audio"
-            )
-
-    def _record(self, record: dict) -> None:
-        write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.history))
-        for key, value in record.items():
-            for name, number in value.items() if isinstance(value, dict) else [("", value)]:
-                self.board.add_scalar(f"{key}/{name}".rstrip("/"), number, self.epoch)
-        self.board.flush()
-
     def _finish(self) -> dict:
-        self.board.close()
-        self.model.load_trained(checkpoint.average(self._best()), "the average of the best epochs")
+        dist.total(0.0)  # the first process has written the last epoch's checkpoint
+        best = self.history.best(self.config.train.average)
+        averaged = checkpoint.average([self.exp.epoch(number) for number in best])
+        self.model.load_trained(averaged, "the average of the best epochs")
         wer, loss, _ = self._dev()
-        epochs = sorted(int(path.stem.split("_")[1]) for path in self._best())
+        epochs = sorted(best)
         log.info(f"average of epochs {epochs}: dev WER {100 * wer:.2f} %")
         self.final_facts = {"epochs": epochs, "dev_wer": wer}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
-        return {**self.ledger.read(), "dev_wer": wer, "dev_loss": loss, "epochs": len(self.history), "averaged": epochs}
+        return {**self.ledger.read(), "dev_wer": wer, "dev_loss": loss, "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:
         """Write the averaged model as the final checkpoint: the mark that the run is done."""

@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
+from hfftools.train.history import Diverged
 from hfftools.train.job import train
-from hfftools.train.loop import Diverged
 
 
 def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str], values: list[str]) -> Path:

@@ -126,6 +126,22 @@ def test_slurm_jobs_leave_the_same_logs_as_local_ones(tmp_path):
     assert done.returncode == 1 and "1 of 2 jobs failed" in done.stderr and "log/x.3.log ends with" in done.stderr
 
 
+def test_an_interrupted_caller_takes_its_slurm_jobs_along(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for name, does in (("sbatch", "touch submitted; exec sleep 20"), ("scancel", ":")):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\necho "$@" >{name}.call\n{does}\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    caller = subprocess.Popen([UTILS / "slurm.sh", "x.log", "true"], cwd=tmp_path, env=environment)
+    while not (tmp_path / "submitted").exists():
+        time.sleep(0.02)
+    caller.send_signal(signal.SIGTERM)
+    assert caller.wait(timeout=10) == 143
+    submitted, cancelled = ((tmp_path / f"{name}.call").read_text().split() for name in ("sbatch", "scancel"))
+    (name,) = [word.partition("=")[2] for word in submitted if word.startswith("--job-name=")]
+    assert f"--name={name}" in cancelled and name.startswith("x.")
+
+
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="this machine has Slurm")
 def test_without_slurm_the_mend_is_named(tmp_path):
     done = shell(tmp_path, "slurm.sh", "x.log", "true")

@@ -160,7 +160,65 @@ def test_an_unbound_variable_is_a_failure_too(recipe):
     assert done.returncode != 0 and "stage 3: unbound failed" in done.stderr and "done, elapsed" not in done.stdout
 
 
+STAGES = r"""
+set -euo pipefail
+. utils/stage.sh
+. utils/asr.sh
+train_methods
+"""
+
+
+@pytest.fixture
+def stages(tmp_path):
+    """Stage 4 of a recipe of two methods, with stand-ins for the commands, which say what they were given."""
+    (tmp_path / "utils").symlink_to(ROOT / "utils")
+    (tmp_path / "bin").mkdir()
+    for name in ("hff-train", "torchrun"):
+        (tmp_path / "bin" / name).write_text('#!/bin/sh\necho "$0" "$@"\n[ "$3" != bad ] || exit 3\n')
+        (tmp_path / "bin" / name).chmod(0o755)
+
+    def run(backend, processes="1", methods="lora hff"):
+        variables = {
+            "upstream": "hff_tiny", "methods": methods, "seeds": "1 2", "train_set": "train", "dev_set": "dev",
+            "test_sets": "a b", "units": "my units", "train_config": "conf/train.yaml", "cache": "false", "epochs": "",
+            "tag": "", "stage": "1", "stop_stage": "6", "cmd_backend": backend, "train_procs": processes,
+            "train_cmd": "utils/run.sh --max-jobs 2", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+        }  # fmt: skip
+        environment = {**os.environ, **variables}
+        (tmp_path / "run.sh").write_text(STAGES)
+        return subprocess.run(["bash", "run.sh"], cwd=tmp_path, capture_output=True, text=True, env=environment)
+
+    run.folder = tmp_path
+    return run
+
+
+def test_trainings_are_one_array_of_jobs_and_here_one_after_another(stages):
+    done = stages("local")
+    here = [line.partition("hff-train ")[2] for line in done.stdout.splitlines()]
+    assert done.returncode == 0 and len(here) == 4, done.stderr
+    assert here[0].startswith("exp/lora --method lora ") and here[3].startswith("exp/fusion_seed2 --method hff ")
+    assert "data.units=my units data.features=" in here[0]
+    assert stages("elsewhere").returncode == 0
+    logs = [(stages.folder / "exp" / "log" / f"train.{n}.log").read_text().splitlines() for n in (1, 2, 3, 4)]
+    assert [log[-2].partition("hff-train ")[2] for log in logs] == here
+    assert all(log[3].startswith("# hff-train exp/") and log[-1].startswith("# Ended (code 0)") for log in logs)
+
+
+def test_a_training_that_fails_is_named_and_the_others_are_done(stages):
+    done = stages("elsewhere", methods="bad hff")
+    assert done.returncode == 1 and "2 of 4 jobs failed; the log exp/log/train.1.log ends with" in done.stderr
+    assert "Ended (code 3)" in (stages.folder / "exp" / "log" / "train.2.log").read_text()
+    assert "Ended (code 0)" in (stages.folder / "exp" / "log" / "train.4.log").read_text()
+    assert stages("local", methods="bad hff").returncode == 3
+
+
+def test_several_processes_train_through_torchrun(stages):
+    first = stages("local", processes="2").stdout.splitlines()[0]
+    assert "torchrun --standalone --nproc-per-node 2 --no-python hff-train exp/lora --method lora" in first
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_has_no_complaint():
-    done = subprocess.run(["shellcheck", "-x", *sorted((ROOT / "utils").glob("*.sh"))], capture_output=True, text=True)
+    scripts = [*(ROOT / "utils").glob("*.sh"), *(ROOT / "tests" / "utils").glob("*.sh")]
+    done = subprocess.run(["shellcheck", "-x", *sorted(scripts)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

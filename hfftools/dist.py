@@ -1,0 +1,108 @@
+"""The processes that torchrun starts, from the environment it gives each: who this one is, and what they do together.
+
+Without torchrun there is one process, and nothing here changes anything.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.distributed as torch_dist
+
+from hfftools.log import UserError, log
+
+
+@contextmanager
+def join() -> Iterator[None]:
+    """Work as one of torchrun's processes. Only the first one logs; where one fails, it alone says why, and all end."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    store, number, count = next(torch_dist.rendezvous("env://"))
+    backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    torch_dist.init_process_group(backends, store=store, rank=number, world_size=count)
+    if not is_main():
+        log.setLevel(logging.ERROR)
+    try:
+        yield
+        total(0.0)  # leave together, or one that fails at the very end would be alone with it
+    except BaseException as error:
+        if store.add("hff/failed", 1) > 1:
+            sys.exit(1)  # the first to fail says why; the others fail for want of it, or for the same reason
+        if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun's report ends with what is in it
+            told = {"message": str(error) or type(error).__name__, "extraInfo": {"timestamp": str(int(time.time()))}}
+            Path(file).write_text(json.dumps({"message": told}))
+        raise
+    torch_dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return torch_dist.get_rank() if torch_dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes there are."""
+    return torch_dist.get_world_size() if torch_dist.is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files."""
+    return rank() == 0
+
+
+def local_rank() -> int:
+    """This process's number among those on its machine."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def deal(items: Sequence) -> Sequence:
+    """This process's share: every n-th of the items."""
+    return items[rank() :: world()]
+
+
+def collect(mine: list) -> list:
+    """One result for each item that `deal` gave in; all processes' results, in the order of the items, out."""
+    if world() == 1:
+        return mine
+    shares: list[list] = [[] for _ in range(world())]
+    _together(lambda: torch_dist.all_gather_object(shares, mine))
+    return [share[n] for n in range(len(shares[0])) for share in shares if n < len(share)]
+
+
+def total(*numbers: float) -> list[float]:
+    """The sum of each number over all processes."""
+    if world() == 1:
+        return list(numbers)
+    sums = torch.tensor(numbers, dtype=torch.float64)
+    _together(lambda: torch_dist.all_reduce(sums))
+    return sums.tolist()
+
+
+def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Each gradient becomes its sum over all processes; one that no process has is left out."""
+    if world() == 1:
+        return
+    parameters = list(parameters)
+    holders = total(*(float(p.grad is not None) for p in parameters))
+    moved = [p for p, count in zip(parameters, holders, strict=True) if count]
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in moved])
+    _together(lambda: torch_dist.all_reduce(flat))
+    for parameter, gradient in zip(moved, flat.split([p.numel() for p in moved]), strict=True):
+        parameter.grad = gradient.view_as(parameter)
+
+
+def _together(act: Callable[[], None]) -> None:
+    try:
+        act()
+    except RuntimeError as error:
+        raise UserError(
+            f"lost another process of the {world()}, as for want of memory; run the same command again to go on "
+            f"({str(error).splitlines()[0]})"
+        ) from None

@@ -1,0 +1,57 @@
+"""What each epoch of a run gave in; history.jsonl, TensorBoard, and whether to go on and with which epochs, out."""
+
+import json
+from functools import cached_property
+
+from torch.utils.tensorboard import SummaryWriter
+
+from hfftools.expdir import ExpDir, write_text
+from hfftools.log import UserError
+
+
+class Diverged(UserError):
+    """A run that went wrong for what it was told to do, not for how it was told."""
+
+
+class History:
+    """Records {epoch, dev_wer, dev_loss, empty, …} in the order of the epochs."""
+
+    def __init__(self, exp: ExpDir, records: list[dict] | None = None):
+        self.exp, self.records = exp, records or []
+
+    @cached_property
+    def _board(self) -> SummaryWriter:
+        """What a killed call had written beyond these records is hidden."""
+        return SummaryWriter(str(self.exp.tensorboard), purge_step=len(self.records))
+
+    def add(self, record: dict) -> None:
+        self.records.append(record)
+
+    def write(self) -> None:
+        """All records as history.jsonl, and the newest one to TensorBoard."""
+        write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.records))
+        newest = self.records[-1]
+        for key, value in newest.items():
+            for name, number in value.items() if isinstance(value, dict) else [("", value)]:
+                self._board.add_scalar(f"{key}/{name}".rstrip("/"), number, newest["epoch"])
+        self._board.flush()
+
+    def best(self, count: int) -> list[int]:
+        """At most `count` epochs, of lowest dev WER, then dev loss; the best one first."""
+        ranked = sorted(self.records, key=lambda r: (r["dev_wer"], r["dev_loss"]))
+        return [record["epoch"] for record in ranked[:count]]
+
+    def stale(self, patience: int) -> bool:
+        """Whether the lowest dev WER is `patience` epochs old; 0 is for never."""
+        if not patience or not self.records:
+            return False
+        best = min(self.records, key=lambda r: r["dev_wer"])
+        return len(self.records) - best["epoch"] >= patience
+
+    def check_blank(self, count: int) -> None:
+        """Diverged where the hypotheses of the last `count` epochs are all empty; 0 is for never."""
+        if count and len(self.records) >= count and all(r["empty"] > 0.99 for r in self.records[-count:]):
+            raise Diverged(
+                f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse); "
+                "try a lower or higher optim.head.lr, smaller data.batch_seconds for more steps, or check text against audio"
+            )
