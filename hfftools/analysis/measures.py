@@ -65,7 +65,7 @@ PARTS = (
                 1,
                 1,
                 "0 to 100",
-                "Held-out utterances of known speakers whose speaker is named rightly, from the mean of their frames. "
+                "Held-out utterances of known speakers whose speaker is named rightly, from mean and deviation over frames. "
                 "Higher: more of the voice is left, which of itself is of no use to the recognition of words.",
             ),
         ),
@@ -103,7 +103,8 @@ PARTS = (
     ),
     Part(
         "MI",
-        "Mutual information of k-means clusters of mean-pooled segments with their labels, over the entropy of the labels.",
+        "Mutual information of k-means clusters of mean-pooled segments with their labels, as a share of the labels' entropy; "
+        "what chance would give is taken off both.",
         (("Hsu et al. 2021 (HuBERT)", "https://arxiv.org/abs/2106.07447"), *PASAD),
         (
             Measure("mi_phone", "phone", 2, 1, "0 to 1", "With phones: how much of the phone its cluster tells."),
