@@ -103,8 +103,8 @@ PARTS = (
     ),
     Part(
         "MI",
-        "Mutual information of k-means clusters of mean-pooled segments with their labels, as a share of the labels' entropy; "
-        "what chance would give is taken off both.",
+        "Mutual information of k-means clusters of mean-pooled segments with their labels, as a share of the labels' "
+        "entropy; what chance would give is taken off both.",
         (("Hsu et al. 2021 (HuBERT)", "https://arxiv.org/abs/2106.07447"), *PASAD),
         (
             Measure("mi_phone", "phone", 2, 1, "0 to 1", "With phones: how much of the phone its cluster tells."),
