@@ -145,8 +145,8 @@ class Loop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
-        loss_sum, seconds = dist.total(loss_sum, (time.monotonic() - start) / dist.world())
-        audio = sum(self.train_data.durations_s[number] for numbers in group for number in numbers)
+        seconds, audio = (time.monotonic() - start) / dist.world(), sum(batch.seconds for batch in batches)
+        loss_sum, seconds, audio = dist.total(loss_sum, seconds, audio)
         self.ledger.add(
             audio, seconds
         )  # the same for all processes, or train.minutes would end them at different steps

@@ -1,5 +1,6 @@
 """Training in two processes of torchrun, on the CPU: the weights of one, killed or not; an error is told once."""
 
+import json
 import os
 import shutil
 import signal
@@ -45,6 +46,8 @@ def test_two_processes_have_the_weights_of_one_though_they_are_killed(options, t
     told = process.communicate()[1]
     assert process.returncode == 0, told
     assert "going on at epoch" in told and told.count("average of epochs") == told.count("wrote ") == 1
+    spent = [json.loads(e.resources.read_text()) for e in (whole, exp)]
+    assert spent[1]["audio_seconds"] == pytest.approx(spent[0]["audio_seconds"]) and spent[1]["processes"] == 2
     one, two = checkpoint.read(whole.final)[0], checkpoint.read(exp.final)[0]
     assert one.keys() == two.keys()
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
