@@ -154,7 +154,7 @@ def test_trained_and_resumed_it_has_the_same_weights_and_loaded_the_same_hypothe
 
 def test_training_learns(here, tmp_path):
     """It knows a few utterances by heart in the end; else encoder, labels and update are not connected."""
-    more = ["train.epochs=15", "data.batch_seconds=6", "task.head=linear", "task.joint_dim=64", "task.dropout=0"]
+    more = ["train.epochs=30", "data.batch_seconds=6", "task.head=linear", "task.joint_dim=64", "task.dropout=0"]
     rates = ["optim.head.lr=0.01", "optim.fuse.lr=0.01", "augment.time_masks=0", "augment.channel_masks=0"]
     exp = job.train(tmp_path / "exp", [], [*here, *more, *rates, "train.blank_epochs=0"])
     losses = [record["loss"] for record in read_json_lines(exp.history)]
