@@ -93,7 +93,8 @@ class Bench:
                 continue
             mine["times_as_fast_as_full"] = full["step_seconds_median"] / mine["step_seconds_median"]
             mine["flops_of_full"] = _flops(mine) / _flops(full)
-            mine["memory_of_full"] = mine["peak_less_model_bytes"] / full["peak_less_model_bytes"]
+            if full["peak_less_model_bytes"]:  # of a tiny model, none can be seen
+                mine["memory_of_full"] = mine["peak_less_model_bytes"] / full["peak_less_model_bytes"]
 
     def table(self) -> list[str]:
         """The results as a table, in the order asked for; what could not be measured below it."""

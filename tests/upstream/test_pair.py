@@ -30,6 +30,7 @@ class Clock(Upstream):
             dim,
             stride,
         )
+        self.middle_samples = stride / 2
         self.encoder, self.ran, self.augments = nn.ModuleList([nn.Linear(1, 1)]), [], []
 
     def out_lens(self, num_samples_B):
