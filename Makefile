@@ -14,7 +14,7 @@ $(READY): setup.cfg pyproject.toml
 	touch $@
 
 test: install
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 lint: install
 	$(VENV)/bin/black --quiet --check hfftools tests
