@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # Stages 2 to 6 of the recipes as functions, each a few hff commands. Source it after parse_options.sh, with these set:
-# upstream methods seeds units train_config probe_config train_set probe_set dev_set test_sets cache epochs tag
+# upstream methods seeds units train_config probe_config train_set probe_set dev_set test_sets searches lm cache epochs tag
 # (probe_set is what layers are probed on). Experiments lie in exp/, or in exp_<upstream>/ for another than hff_tiny.
 
 exp=exp
@@ -124,17 +124,40 @@ train_methods() { # every method with every seed; finished ones are skipped, int
     run_queue train "${train_cmd}"
 }
 
-decode_methods() { # the test sets with every experiment; each is decoded once
-    local name set names
+case ${lm} in
+words) lm_file=data/lm_${probe_set}/lm.arpa ;;
+units) lm_file=data/lm_${units##*/}/lm.arpa ;;
+*) if [ -e "${lm}" ]; then lm_file=${lm}; else lm_file=data/lm/${lm}.arpa.gz; fi ;;
+esac
+
+make_lm() { # what the search beam_lm needs: an n-gram of the training text's words or units, or one of LibriSpeech's
+    local from
+    if [[ " ${searches} " != *" beam_lm "* || ${lm} = "${lm_file}" ]]; then return; fi
+    case ${lm} in
+    words) from=("data/${probe_set}") ;;
+    units) from=("data/${probe_set}" --units "${units}" --order 6) ;;
+    *) from=(--download "${lm}") ;;
+    esac
+    hff-lm "${from[@]}" --out "${lm_file%/*}" --held-out "data/${dev_set}"
+}
+
+decode_methods() { # the test sets with every experiment by every search; each is decoded once
+    local name search how names
     mapfile -t names < <(experiments)
-    if [ "${cmd_backend}" = local ]; then
-        hff-decode "${names[@]}" # they share the upstream in memory
-    else
-        for name in "${names[@]}"; do
-            for set in ${test_sets}; do queue hff-decode "${name}" --data "data/${set}"; done
-        done
-        run_queue decode "${cmd}"
-    fi
+    for search in ${searches}; do
+        case ${search} in
+        greedy) how=() ;;
+        beam) how=(search.name=beam) ;;
+        beam_lm) how=(search.name=beam "search.lm=${lm_file}") ;;
+        *) echo "--searches '${search}' is not one of greedy, beam, beam_lm" >&2 && return 1 ;;
+        esac
+        if [ "${cmd_backend}" = local ]; then
+            hff-decode "${names[@]}" "${how[@]}" # they share the upstream in memory
+        else
+            for name in "${names[@]}"; do queue hff-decode "${name}" "${how[@]}"; done
+        fi
+    done
+    if [ "${cmd_backend}" != local ]; then run_queue decode "${cmd}"; fi
 }
 
 report_methods() { # RESULTS.md and plots, beside the experiments

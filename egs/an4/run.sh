@@ -13,6 +13,9 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 120)
   --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
                        the upstream's own weights); otherwise that of --train-config is used
+  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy)
+  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
+                       without spaces; or FILE, an ARPA file or a KenLM binary
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
   --tag NAME           added to the experiments' names, for another --train-config
   --limit N            at most so many utterances a set (default all)
@@ -30,6 +33,8 @@ unit_size=120
 choose_rates=false
 rates="1e-3 2e-3 4e-3"
 upstream_rates="1e-4 3e-4 1e-3"
+searches=greedy
+lm=words
 cache=true
 limit=
 epochs=
@@ -42,12 +47,13 @@ probe_config=conf/probe.yaml
 train_set=train_sp${tag:+_${tag}} probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
 . utils/asr.sh
 
-if stage 1 "data and units"; then
+if stage 1 "data, units and language model"; then
     hff-prepare an4 ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"}
     hff-datadir speed data/train "data/${train_set}" --speeds "${speeds}"
     for set in train "${train_set}" dev test; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
     ln -sfn "units_${unit_kind}" data/units # where the bare commands look
+    make_lm
 fi
 
 if stage 2 "upstream ${upstream}: load, verify, extract"; then

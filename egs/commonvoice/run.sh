@@ -18,6 +18,9 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
                        (default 300)
   --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
                        the upstream's own weights); otherwise that of --train-config is used
+  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy beam_lm)
+  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
+                       without spaces; or FILE, an ARPA file or a KenLM binary
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true);
                        README.md says how large they are
   --tag NAME           added to the experiments' names, for another --train-config or --hours (default: --lang)
@@ -40,6 +43,8 @@ unit_size=300
 choose_rates=false
 rates="1e-3 2e-3 4e-3"
 upstream_rates="1e-4 3e-4 1e-3"
+searches="greedy beam_lm"
+lm=words
 cache=true
 limit=
 epochs=
@@ -58,7 +63,7 @@ units=data/units_${probe_set}_${unit_kind}
 tag=${tag:-${of#_}}
 . utils/asr.sh
 
-if stage 1 "data and units"; then
+if stage 1 "data, units and language model"; then
     read -ra options <<<"${text}"
     hff-prepare commonvoice ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"} \
         ${lang:+lang="${lang}"} ${hours:+hours="${hours}"} ${dev_hours:+dev_hours="${dev_hours}"} "${options[@]/#/text.}"
@@ -68,6 +73,7 @@ if stage 1 "data and units"; then
     for set in "${probe_set}" "${train_set}" "${dev_set}" ${test_sets}; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units "data/${probe_set}" --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
     ln -sfn "$(basename "${units}")" data/units # where the bare commands look
+    make_lm
 fi
 
 if stage 2 "upstream ${upstream}: load, verify, extract"; then

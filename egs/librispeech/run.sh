@@ -17,6 +17,10 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 300)
   --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
                        the upstream's own weights); otherwise that of --train-config is used
+  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy beam_lm)
+  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
+                       without spaces; NAME (LibriSpeech's 3-gram.pruned.1e-7 or 4-gram, say), or FILE, an ARPA file or a KenLM
+                       binary, upper case as the transcripts
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true);
                        README.md says how large they are
   --tag NAME           added to the experiments' names, for another --train-config or another training part
@@ -39,6 +43,8 @@ unit_size=300
 choose_rates=false
 rates="1e-3 2e-3 4e-3"
 upstream_rates="1e-4 3e-4 1e-3"
+searches="greedy beam_lm"
+lm=words
 cache=true
 limit=
 epochs=
@@ -55,7 +61,7 @@ if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${tag:+_${tag}}; fi
 dev_set=${dev_part//-/_} test_sets=${test_parts//-/_} units=data/units_${probe_set}_${unit_kind}
 . utils/asr.sh
 
-if stage 1 "data and units"; then
+if stage 1 "data, units and language model"; then
     read -ra parts <<<"${train_part} ${dev_part} ${test_parts}"
     hff-prepare librispeech ${corpus:+--source "${corpus}"} --out data ${limit:+--limit "${limit}"} \
         "parts=[$(IFS=, && echo "${parts[*]}")]" "librilight=${librilight}"
@@ -65,6 +71,7 @@ if stage 1 "data and units"; then
     for set in "${probe_set}" "${train_set}" "${dev_set}" ${test_sets}; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units "data/${probe_set}" --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
     ln -sfn "$(basename "${units}")" data/units # where the bare commands look
+    make_lm
 fi
 
 if stage 2 "upstream ${upstream}: load, verify, extract"; then

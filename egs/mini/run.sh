@@ -30,7 +30,7 @@ probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
-train_set=train probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+train_set=train probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind} searches=greedy lm=words
 . utils/asr.sh
 
 if stage 1 "data and units"; then

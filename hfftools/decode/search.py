@@ -14,7 +14,7 @@ NAMES = ("greedy", "beam")
 @dataclass
 class Search:
     name: str = "greedy"  # greedy, or beam
-    beam_size: int = 32  # readings kept at every frame
+    beam_size: int | None = None  # readings kept at every frame; where not given, 32 with CTC, 4 with a transducer
     beam_tokens: int = 20  # units tried at every frame, the likeliest
     nbest: int = 1  # readings given out
     lm: str = ""  # ARPA file (may be gzipped) or KenLM binary, over words or over the experiment's units
@@ -26,8 +26,9 @@ class Search:
     def __post_init__(self):
         require(self.name in NAMES, f"search.name: '{self.name}' is not one of {', '.join(NAMES)}")
         for key in ("beam_size", "beam_tokens", "nbest"):
-            require(getattr(self, key) >= 1, f"search.{key}: {getattr(self, key)} is below 1")
-        require(self.nbest <= self.beam_size, f"search.nbest: {self.nbest} is more than search.beam_size")
+            require(getattr(self, key) is None or getattr(self, key) >= 1, f"search.{key}: {getattr(self, key)} is below 1")
+        narrow = self.beam_size is not None and self.nbest > self.beam_size
+        require(not narrow, f"search.nbest: {self.nbest} is more than search.beam_size, {self.beam_size}")
         require("/" not in self.tag, f"search.tag: '{self.tag}' is part of a folder's name and takes no slash")
         require(self.lexicon is None or isinstance(self.lexicon, (bool, str)), "search.lexicon: true, false or a file")
         given = [key for key in ("lm", "lexicon", "lm_weight", "word_score") if getattr(self, key) not in (None, "")]

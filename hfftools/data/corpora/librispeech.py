@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hfftools.data.audio import durations_s
 from hfftools.data.datadir import Utterance
+from hfftools.data.download import fetch
 from hfftools.log import UserError, log, require, suggest
 
 SUFFIXES = ("flac", "wav", "opus")
@@ -30,6 +31,13 @@ MD5 = {
     "train-other-500": "d1a0fd59409feb2c614ce4d30c387708",
     "train-clean-5": "5df7d4e78065366204ca6845bb08f490",
     "dev-clean-2": "6d7ab67ac6a1d2c993d050e16d61080d",
+}
+# md5sum.txt of openslr.org/11, as pytorch-database-prep (sdrobert) holds it: the corpus' own n-grams of 803 million words
+LANGUAGE_MODELS = {
+    "3-gram": "74cbb837e582378c26c602e1c8cbcb9c",
+    "3-gram.pruned.1e-7": "9a0f1325bcaf3a0f7b7be4be10823c2a",
+    "3-gram.pruned.3e-7": "8f67ec741827742eee05799ab7605b50",
+    "4-gram": "6abdcd5b055bd482e4f9defe91d40408",
 }
 OPENSLR = "https://www.openslr.org/resources"
 # Libri-Light's limited supervision (Kahn et al. 2020), its sum as in torchaudio 2.11, datasets/librilight_limited.py
@@ -58,6 +66,14 @@ def archives(config: Config) -> dict[str, str]:
                 raise UserError(f"parts: there is no '{name}' to download; {suggest(name, [*MD5, *UNIONS])}")
             urls[f"{OPENSLR}/{31 if name in MINI else 12}/{name}.tar.gz"] = f"md5:{MD5[name]}"
     return urls | ({LIBRILIGHT_URL: LIBRILIGHT_SUM} if config.librilight else {})
+
+
+def language_model(name: str, folder: Path) -> Path:
+    """`folder`/<name>.arpa.gz, one of LANGUAGE_MODELS, downloaded where it is not there; upper case, as the transcripts."""
+    if name not in LANGUAGE_MODELS:
+        raise UserError(f"LibriSpeech has no language model '{name}'; {suggest(name, LANGUAGE_MODELS)}")
+    file = f"{name}.arpa.gz"
+    return fetch(f"{OPENSLR}/11/{file}", folder / file, f"md5:{LANGUAGE_MODELS[name]}")
 
 
 def sets(source: Path, out: Path, limit: int | None = None, config: Config | None = None) -> dict[str, list[Utterance]]:
