@@ -26,7 +26,9 @@ class Search:
     def __post_init__(self):
         require(self.name in NAMES, f"search.name: '{self.name}' is not one of {', '.join(NAMES)}")
         for key in ("beam_size", "beam_tokens", "nbest"):
-            require(getattr(self, key) is None or getattr(self, key) >= 1, f"search.{key}: {getattr(self, key)} is below 1")
+            require(
+                getattr(self, key) is None or getattr(self, key) >= 1, f"search.{key}: {getattr(self, key)} is below 1"
+            )
         narrow = self.beam_size is not None and self.nbest > self.beam_size
         require(not narrow, f"search.nbest: {self.nbest} is more than search.beam_size, {self.beam_size}")
         require("/" not in self.tag, f"search.tag: '{self.tag}' is part of a folder's name and takes no slash")

@@ -6,7 +6,6 @@ Word pieces of some hundred units make L small; data.batch_seconds bounds B·T; 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +13,14 @@ from torch import Tensor, nn
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
 from hfftools.decode.hypothesis import Hypothesis
+from hfftools.decode.search import Search
 from hfftools.decode.transducer import greedy, readings
 from hfftools.log import require
 from hfftools.nn.ctc import ctc_loss
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.nn.transducer import Transducer
+
+BEAM_SIZE = 4  # where it is not given
 
 
 @dataclass
@@ -73,21 +75,18 @@ class Task(nn.Module):
         return [self.units.decode(path.ids) for path in paths]
 
     @torch.no_grad()
-    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Any = None) -> list[list[Hypothesis]]:
+    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Search | None = None) -> list[list[Hypothesis]]:
         """Readings of each utterance, best first, scored by log P(units | x); one each, by greedy search, without `search`.
 
-        `search` has `name` (greedy or beam), and for a beam `beam_size` and `nbest`. UserError for another name, for more
-        readings than the beam has, and for a lexicon or a language model, which a transducer's search does not take.
+        UserError for a lexicon or a language model, which a transducer's search does not take.
         """
-        name = "greedy" if search is None else search.name
-        require(name in ("greedy", "beam"), f"search.name: '{name}' is not one of greedy, beam")
+        search = search or Search()
         for option in ("lexicon", "lm"):
             require(
-                not getattr(search, option, None),
+                not getattr(search, option),
                 f"search.{option}: the search of task asr_transducer takes no {option}; leave it empty, or train asr_ctc",
             )
-        size, nbest = (search.beam_size, search.nbest) if name == "beam" else (0, 1)
-        require(name == "greedy" or size >= 1, f"search.beam_size: {size} is below 1")
-        require(name == "greedy" or 1 <= nbest <= size, f"search.nbest: {nbest} is not from 1 to beam_size, {size}")
+        beam, nbest = search.name == "beam", search.nbest
+        size = (search.beam_size or max(BEAM_SIZE, nbest)) if beam else 0
         f_BTJ = self.head(x_BTF, lens_B)
         return readings(self.net, f_BTJ, lens_B, size, nbest, self.config.symbols, self.units.decode)

@@ -18,12 +18,11 @@ from hfftools.train import checkpoint, evaluate, experiment
 
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
-BEAM_SIZE = {"asr_ctc": 32, "asr_transducer": 4}  # where it is not given
 MOST = 300  # utterances of dev that are searched, spread evenly over the set
 
 
 def resolve(search: Search, config: Any) -> Search:
-    """`lexicon` as a path or None, and the beam's size; a lexicon that is not said goes with a language model of words."""
+    """`lexicon` as a path or None; where it is not said, a lexicon goes with a language model of words."""
     lexicon = search.lexicon
     if search.lm and lexicon is None:
         from hfftools.decode.lm import of_units
@@ -31,7 +30,7 @@ def resolve(search: Search, config: Any) -> Search:
         lexicon = of_units(Path(search.lm)) is None
     if lexicon is True:
         lexicon = search.lm or config.data.train
-    return replace(search, lexicon=lexicon or None, beam_size=search.beam_size or BEAM_SIZE[config.task.name])
+    return replace(search, lexicon=lexicon or None)
 
 
 def file_digest(path: str) -> str:

@@ -1,5 +1,6 @@
 """LibriSpeech: its parts and their unions, Libri-Light's subsets, downloads of what is wanted and no more."""
 
+import gzip
 import hashlib
 import tarfile
 from pathlib import Path
@@ -165,3 +166,16 @@ def test_the_real_parts_whole(tmp_path):
     train = datadir.read(tmp_path / "train_clean_5")
     assert sum(u.duration_s for u in train) / 3600 == pytest.approx(4.73, abs=0.01)
     assert set("".join(u.text for u in train)) == set("ABCDEFGHIJKLMNOPQRSTUVWXYZ' ")
+
+
+def test_its_own_language_models_are_downloaded_and_checked(server, tmp_path, monkeypatch):
+    file, packed = "3-gram.pruned.3e-7.arpa.gz", gzip.compress(b"\\data\\")
+    monkeypatch.setattr(librispeech, "OPENSLR", server.url)
+    server.files[f"/11/{file}"] = packed, len(packed)
+    with pytest.raises(UserError, match="md5"):
+        librispeech.language_model("3-gram.pruned.3e-7", tmp_path)
+    assert not (tmp_path / file).exists()
+    monkeypatch.setitem(librispeech.LANGUAGE_MODELS, "3-gram.pruned.3e-7", hashlib.md5(packed).hexdigest())
+    assert librispeech.language_model("3-gram.pruned.3e-7", tmp_path).read_bytes() == packed
+    with pytest.raises(UserError, match="no language model '5-gram'"):
+        librispeech.language_model("5-gram", tmp_path)

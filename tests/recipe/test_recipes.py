@@ -83,23 +83,40 @@ def test_an4_on_the_real_corpus(recipe):
     not REAL.exists(), reason="LibriSpeech and Common Voice are not beside the checkout, in ../shared/data"
 )
 @pytest.mark.parametrize(
-    ("name", "options", "train", "test"),
+    ("name", "options", "train", "test", "beam"),
     [
         (
             "librispeech",
             ["--corpus", REAL / "LibriSpeech", "--dev-part", "dev-clean-3spk", "--test-parts", "test-other-5spk"],
             "train_clean_5",
             "test_other_5spk",
+            "beam_lm",
         ),
         (
             "commonvoice",
-            ["--corpus", REAL / "cv_en", "--lang", "en", "--hours", "1", "--dev-hours", "1", "--text", "case=upper"],
+            [
+                "--corpus",
+                REAL / "cv_en",
+                "--lang",
+                "en",
+                "--hours",
+                "1",
+                "--dev-hours",
+                "1",
+                "--text",
+                "case=upper",
+                "--train-config",
+                "conf/transducer.yaml",
+                "--searches",
+                "greedy beam",
+            ],
             "train_en_1h",
             "test_en",
+            "beam",
         ),
     ],
 )
-def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, train, test):
+def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, train, test, beam):
     more = ["--limit", "6", "--epochs", "1", "--methods", "weighted_sum", "--speeds", "0.9,1.0", "--unit-size", "60"]
     tag = "_en" if name == "commonvoice" else ""
     for stages in (["--stop-stage", "2"], ["--stage", "4"]):
@@ -110,7 +127,11 @@ def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, tr
     assert len((here / "data" / f"{train}_sp" / "text").read_text().splitlines()) == 12
     result = here / "exp" / f"weighted_sum{tag}" / "decode" / test / "score_wer" / "result.txt"
     assert result.read_text().startswith("%WER")
-    assert f"| weighted_sum{tag}/{test} |" in (here / "exp" / "RESULTS.md").read_text()
+    assert (result.parents[2] / f"{test}_{beam}" / "ctm").exists()
+    results = (here / "exp" / "RESULTS.md").read_text()
+    assert all(f"| weighted_sum{tag}/{name} |" in results for name in (test, f"{test}_{beam}"))
+    lm = here / "data" / f"lm_{train}" / "lm.arpa"
+    assert lm.exists() == (beam == "beam_lm")
 
 
 def test_a_failing_stage_stops_the_recipe_and_says_where(recipe, tmp_path):

@@ -8,20 +8,13 @@ import torch
 
 from hfftools.data import datadir, units
 from hfftools.data.batch import Speech
+from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.log import UserError
 from hfftools.model import Model
 from hfftools.train import checkpoint, cost, decoding, flops, job
 from hfftools.train.bank import Bank
 from hfftools.train.experiment import configure
-
-
-@dataclasses.dataclass
-class Search:
-    name: str = "beam"
-    beam_size: int = 3
-    nbest: int = 2
-    lm: str = ""
 
 
 @pytest.fixture
@@ -61,7 +54,7 @@ def test_every_parameter_gets_a_finite_gradient(here, head, more):
 @pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
 def test_padding_changes_neither_loss_nor_hypotheses(here, head):
     model, data = build(here, f"task.head={head}", scale=2.0)
-    for mode, search in ((True, None), (False, None), (False, Search())):
+    for mode, search in ((True, None), (False, None), (False, Search("beam", beam_size=3, nbest=2))):
         model.train(mode)
         model.task.head.eval()  # no dropout
         model.fuse.eval()
@@ -85,7 +78,7 @@ def test_without_a_search_hypotheses_are_what_decode_gives(here):
     assert any(texts)
     for search in (None, Search(name="greedy")):
         assert [some[0].text for some in model.task.hypotheses(x_BTF, lens_B, search)] == texts
-    beams = model.task.hypotheses(x_BTF, lens_B, Search())
+    beams = model.task.hypotheses(x_BTF, lens_B, Search("beam", beam_size=3, nbest=2))
     greedy = model.task.hypotheses(x_BTF, lens_B)
     assert all(some[0].score >= one[0].score - 1e-3 for some, one in zip(beams, greedy, strict=True))
     score_B = -model.task.loss(lambda _: (x_BTF, lens_B), dataclasses.replace(batch, **targets(model, greedy)))
@@ -99,19 +92,11 @@ def targets(model, readings) -> dict[str, torch.Tensor]:
     return {"targets_BL": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), "target_lens_B": lens_B}
 
 
-@pytest.mark.parametrize(
-    "search, message",
-    [
-        (Search(name="prefix"), "search.name: 'prefix' is not one of greedy, beam"),
-        (Search(beam_size=0), "search.beam_size: 0 is below 1"),
-        (Search(nbest=4), "search.nbest: 4 is not from 1 to beam_size, 3"),
-        (Search(lm="lm.arpa"), "search.lm: the search of task asr_transducer takes no lm"),
-    ],
-)
-def test_a_search_that_it_has_not_is_refused_in_one_line(here, search, message):
+@pytest.mark.parametrize("option", ["lm", "lexicon"])
+def test_a_search_that_it_has_not_is_refused_in_one_line(here, option):
     model, data = build(here)
-    with pytest.raises(UserError, match=message):
-        model.task.hypotheses(*model.encode(batch_of(data, [0])), search)
+    with pytest.raises(UserError, match=f"search.{option}: the search of task asr_transducer takes no {option}"):
+        model.task.hypotheses(*model.encode(batch_of(data, [0])), Search("beam", **{option: "file"}))
 
 
 @pytest.mark.parametrize("option", ["head=gru", "joint_dim=0", "context=0", "symbols=0", "joint_scores=0", "ctc=-1"])
@@ -146,7 +131,7 @@ def test_trained_and_resumed_it_has_the_same_weights_and_loaded_the_same_hypothe
     models = [Bank().add(exp.root) for exp in (whole, again)]
     _, data = build(here)
     batch = batch_of(data, range(4))
-    found = [model.task.hypotheses(*model.encode(batch), Search()) for model in models]
+    found = [model.task.hypotheses(*model.encode(batch), Search("beam", beam_size=3, nbest=2)) for model in models]
     assert found[0] == found[1]
     (folder,) = decoding.decode([whole.root], [], [])
     assert decoding.read_scores(folder)["wer"].sentences == 6
