@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data"
@@ -48,9 +49,13 @@ def test_mini_from_nothing_to_a_table_and_again(recipe):
 
 
 def test_hff_decode_needs_nothing_but_the_folder(recipe):
-    here, done = recipe("mini", "--limit", "30", "--epochs", "1", "--methods", "hff", "--stop-stage", "4")
+    here, done = recipe("mini", "--limit", "30", "--epochs", "1", "--methods", "hff_recommended", "--stop-stage", "4")
     assert done.returncode == 0, done.stderr[-2000:]
-    decode = ["hff-decode", "exp/fusion/"]
+    advice, used = (
+        here / "exp" / name for name in ("probe_hff_tiny/recommendation.yaml", "hff_recommended/config.yaml")
+    )
+    assert yaml.safe_load(used.read_text())["fuse"]["layers"] == yaml.safe_load(advice.read_text())["fuse"]["layers"]
+    decode = ["hff-decode", "exp/hff_recommended/"]
     decoded = subprocess.run(decode, cwd=here, capture_output=True, text=True)
     assert decoded.returncode == 0, decoded.stderr
     assert decoded.stdout.startswith("%WER ")
@@ -127,7 +132,7 @@ def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, tr
     assert len((here / "data" / f"{train}_sp" / "text").read_text().splitlines()) == 12
     result = here / "exp" / f"weighted_sum{tag}" / "decode" / test / "score_wer" / "result.txt"
     assert result.read_text().startswith("%WER")
-    assert (result.parents[2] / f"{test}_{beam}" / "ctm").exists()
+    assert (result.parents[2] / f"{test}_{beam}" / "text").exists()
     results = (here / "exp" / "RESULTS.md").read_text()
     assert all(f"| weighted_sum{tag}/{name} |" in results for name in (test, f"{test}_{beam}"))
     lm = here / "data" / f"lm_{train}" / "lm.arpa"
