@@ -7,6 +7,13 @@ exp=exp
 if [ "${upstream}" != hff_tiny ]; then exp=exp_$(basename "${upstream}" | tr -c 'A-Za-z0-9_.\n' '_'); fi
 feats=${exp}/feats
 
+for search in ${searches}; do
+    case ${search} in
+    greedy | beam | beam_lm) ;;
+    *) _options_die "--searches: '${search}' is not one of greedy, beam, beam_lm" ;;
+    esac
+done
+
 job() { # LOG COMMAND...: here, with its progress bar, or through ${cmd}, with its output in LOG
     local log=$1
     shift
@@ -149,7 +156,6 @@ decode_methods() { # the test sets with every experiment by every search; each i
         greedy) how=() ;;
         beam) how=(search.name=beam) ;;
         beam_lm) how=(search.name=beam "search.lm=${lm_file}") ;;
-        *) echo "--searches '${search}' is not one of greedy, beam, beam_lm" >&2 && return 1 ;;
         esac
         if [ "${cmd_backend}" = local ]; then
             hff-decode "${names[@]}" "${how[@]}" # they share the upstream in memory
