@@ -291,6 +291,7 @@ def test_marks_hidden_letters_and_lookalikes_can_be_told_apart(tmp_path):
         (["こんにちは世界、今日はいい天気ですね そうですね"], "cer"),
         (["สวัสดีครับ", "วันนี้อากาศดีมาก ไปเที่ยวกัน"], "cer"),
         (["你 好 世 界", "今天 天气 很 好"], "wer"),  # cut into words
+        (["我用 iPhone 打電話給他們", "再见"], "cer"),  # spaces beside a foreign word
         (["안녕하세요 세계", "예"], "wer"),
         (["yes", "no"], "wer"),
         (["مرحبا بك", "लोग"], "wer"),
