@@ -28,9 +28,7 @@ class Config:
 
 
 class Task(nn.Module):
-    """A head over the fused stream and its CTC loss; the best checkpoint is the one of the lowest WER."""
-
-    metric = "wer"
+    """A head over the fused stream and its CTC loss."""
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()

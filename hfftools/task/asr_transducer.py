@@ -42,9 +42,7 @@ class Config:
 
 
 class Task(nn.Module):
-    """An encoder head over the fused stream, a prediction network and a joiner; the best checkpoint has the lowest WER."""
-
-    metric = "wer"
+    """An encoder head over the fused stream, a prediction network and a joiner."""
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()

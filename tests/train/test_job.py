@@ -58,7 +58,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(options, tmp_path):
             break
     assert kills >= 2 and exp.final.exists()
     assert same(whole.final, exp.final)
-    keys = ("epoch", "loss", "dev_wer", "dev_loss")
+    keys = ("epoch", "loss", "dev_error", "metric", "dev_loss")
     a, b = ([{k: r[k] for k in keys} for r in read_json_lines(e.history)] for e in (whole, exp))
     assert a == b and len(a) == 3
 
