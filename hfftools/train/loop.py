@@ -20,7 +20,6 @@ from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir, write_aside
 from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
-from hfftools.nn.ctc import frames_needed
 from hfftools.train import checkpoint, evaluate, optim
 from hfftools.train.history import Diverged, History, told
 from hfftools.train.ledger import Ledger
@@ -166,7 +165,8 @@ class Loop:
             return
         row = int((~torch.isfinite(loss_B)).nonzero()[0])
         lens_B = batch.lens_B if batch.lens_B is not None else self.model.upstream.out_lens(batch.num_samples_B)
-        frames, needed = int(lens_B[row]), frames_needed(batch.targets_BL[row, : batch.target_lens_B[row]].tolist())
+        labels = batch.targets_BL[row, : batch.target_lens_B[row]].tolist()
+        frames, needed = int(lens_B[row]), self.model.task.frames_needed(labels)
         where = f"{self.exp.root}: utterance {batch.ids[row]}"
         if needed > frames:
             raise UserError(
