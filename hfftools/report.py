@@ -38,18 +38,25 @@ def environment() -> list[str]:
 
 
 def errors_table(section: Section) -> list[str]:
-    """The table of methods: error rates of all decodes side by side."""
-    names = section.names()
+    """The table of methods: error rates of all decodes side by side; a WER among CERs, or the reverse, is marked."""
+    names, dev = section.names(), section.dev_metric()
+    decoded = not {"dev", *(group.dev_name for group in section.groups)}.isdisjoint(names)
+    training = f"dev {dev.upper()} %" + ", training" * decoded
     rows = []
     for group in section.groups:
         row = {"method": group.name, "seeds": str(len(group.runs))}
-        row["dev WER %, training" if group.dev_name in names else "dev WER %"] = _mean(group.dev())
+        row[training] = _mean(group.dev()) + _unlike(group.dev_metric, dev)
         for name in names:
-            found, mark = group.columns.get(name), " \\*" if group.name in section.odd(name) else ""
-            cell = f"{_mean(found.rates)} [{found.low:.1f}, {found.high:.1f}]{mark}" if found else "–"
-            row[f"{name} {section.metric(name).upper()} %"] = cell
+            found, metric = group.columns.get(name), section.metric(name)
+            cell = f"{_mean(found.rates)} [{found.low:.1f}, {found.high:.1f}]" if found else "–"
+            cell += _unlike(found.metric, metric) if found else ""
+            row[f"{name} {metric.upper()} %"] = cell + " \\*" * (group.name in section.odd(name))
         rows.append(row)
     return ledger.table(rows)
+
+
+def _unlike(metric: str, usual: str) -> str:
+    return "" if metric == usual else f" {metric.upper()}"
 
 
 def short_costs(section: Section) -> list[str]:
@@ -103,7 +110,8 @@ def _legend(section: Section) -> list[str]:
         "model: above what the process held with the model loaded; audio s/s: seconds of audio per second of forward,",
         "backward and update.",
     ]
-    if any(section.metric(name) == "cer" for name in section.names()):
+    shown = {g.dev_metric for g in section.groups} | {c.metric for g in section.groups for c in g.columns.values()}
+    if "cer" in shown:
         lines += ["CER stands where the transcripts put no space between words."]
     if any(section.odd(name) for name in section.names()):
         lines += ["\\*: scored on other transcripts than the rest of the column, and not to be compared with it."]

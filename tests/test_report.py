@@ -59,14 +59,14 @@ def test_seeds_share_a_row_and_figures_are_those_of_the_runs(options, tmp_path, 
     assert fusion["test WER %"].startswith(f"{sum(plot.points[1][1].rates) / 2:.1f} ± ")
 
 
-def finished(root: Path, seed: int = 1, upstream: str = "hff_tiny", **options) -> Path:
+def finished(root: Path, seed: int = 1, upstream: str = "hff_tiny", metric: str = "wer", **options) -> Path:
     """An experiment's folder as training leaves it, with invented costs and without a model."""
     config = configure([], [f"seed={seed}", f"upstream={upstream}", *(f"{k}={v}" for k, v in options.items())])
     root.mkdir(parents=True)
     OmegaConf.save(config, root / "config.yaml")
     parts = dict.fromkeys(("upstream", "inserted", "fuse", "head", "trainable_encoder", "upstream_total"), 1000)
-    used = {"parameters": parts, "dev_wer": 0.5, "cached": True, "audio_seconds": 1.0, "train_seconds": 1.0}
-    (root / "resources.json").write_text(json.dumps({**used, "wall_seconds": 60.0}))
+    used = {"parameters": parts, "dev_error": 0.5, "metric": metric, "cached": True, "audio_seconds": 1.0}
+    (root / "resources.json").write_text(json.dumps({**used, "train_seconds": 1.0, "wall_seconds": 60.0}))
     return root
 
 
@@ -89,7 +89,7 @@ def test_recipes_and_upstreams_have_sections_and_decodes_of_a_set_stand_side_by_
         finished(tmp_path / "libri" / "exp" / "b", **{"optim.head.lr": 0.5}),
     ]
     large = finished(tmp_path / "libri" / "exp_fbank" / "a", upstream="fbank")
-    chinese = finished(tmp_path / "zh" / "exp" / "a")
+    chinese = finished(tmp_path / "zh" / "exp" / "a", metric="cer")
     for root in libri:
         for name in ("test_other", "test_lm", "test", "test-clean_lm", "test-clean", "test-clean_beam", "dev"):
             decoded(root, name, REFS, {**REFS, "a-2": "five" if root.name == "a" else "five seven eight"})
@@ -116,10 +116,28 @@ def test_recipes_and_upstreams_have_sections_and_decodes_of_a_set_stand_side_by_
     assert "not to be compared" not in text.split("## libri with fbank")[1]
     assert ours[1][0]["test WER %"] == "0.0 [0.0, 0.0]" and "test CER %" not in ours[1][0]
     assert ours[2][0]["test CER %"].startswith("12.5 [") and "test WER %" not in ours[2][0]
+    assert ours[1][0]["dev WER %"] == ours[2][0]["dev CER %"] == "50.0" and "dev WER %" not in ours[2][0]
     assert table[0] == titles[0] and len({plot.path for plot in plots}) == len(plots) == 8 + 1 + 1
     extra = next(plot for plot in plots if plot.path.stem.endswith("hff_tiny_extra"))
     assert [name for name, *_ in extra.points] == ["a"]
     assert plots[-1].metric == "CER" and error_against_cost(plots[-1]).stat().st_size > 1000
+
+
+def test_a_cer_among_wers_says_so_and_is_no_seed_of_them(tmp_path):
+    """The Chinese one stands first, with the very options of the second: its dev and test had other transcripts."""
+    zh, one, two = (tmp_path / "exp" / name for name in ("zh", "one", "two"))
+    roots = [finished(zh, metric="cer"), finished(one), finished(two, **{"optim.head.lr": 0.5})]
+    decoded(zh, "test", {"a-1": "今天天气很好", "b-1": "再见"}, {"a-1": "今天气很好", "b-1": "再见"})
+    for root in (one, two):
+        decoded(root, "test", REFS, REFS)
+    table, [plot] = report(roots, tmp_path / "RESULTS.md", "Mixed")
+    rows = cells(table)
+    assert [row["method"] for row in rows] == ["zh", "one", "two"]
+    assert [row["dev WER %"] for row in rows] == ["50.0 CER", "50.0", "50.0"]
+    assert rows[0]["test WER %"].startswith("12.5 [") and rows[0]["test WER %"].endswith("] CER \\*")
+    assert rows[1]["test WER %"] == "0.0 [0.0, 0.0]"
+    assert plot.metric == "WER" and [name for name, *_ in plot.points] == ["one", "two"]
+    assert "CER stands where" in (tmp_path / "RESULTS.md").read_text()
 
 
 def costs(path: Path) -> list[dict[str, str]]:

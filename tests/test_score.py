@@ -99,19 +99,19 @@ def test_counts_agree_with_other_edit_distances(tmp_path, seed):
         assert found.wrong_sentences == sum(r != h for r, h in pairs)
     assert scores["wer"].rate == jiwer.wer(list(refs.values()), list(hyps.values()))
     assert scores["cer"].rate == jiwer.cer(list(refs.values()), list(hyps.values()))
-    assert score.wer(list(refs.values()), list(hyps.values())) == scores["wer"].rate
-    assert score.cer(list(refs.values()), list(hyps.values())) == scores["cer"].rate
+    assert score.rate("wer", list(refs.values()), list(hyps.values())) == scores["wer"].rate
+    assert score.rate("cer", list(refs.values()), list(hyps.values())) == scores["cer"].rate
 
 
 def test_wer_of_training():
-    assert score.wer(["a b", "c d"], ["a b", "c x"]) == 0.25
-    assert score.wer(["a b"], [""]) == 1.0
-    assert score.wer(["a"], ["b c d"]) == 3.0
-    assert score.wer(["a  b\u00a0c"], [" a b c"]) == 0.0
-    assert score.wer([""], ["a b"]) == 2.0
-    assert score.cer(["ab c"], ["abc"]) == 0.25
+    assert score.rate("wer", ["a b", "c d"], ["a b", "c x"]) == 0.25
+    assert score.rate("wer", ["a b"], [""]) == 1.0
+    assert score.rate("wer", ["a"], ["b c d"]) == 3.0
+    assert score.rate("wer", ["a  b\u00a0c"], [" a b c"]) == 0.0
+    assert score.rate("wer", [""], ["a b"]) == 2.0
+    assert score.rate("cer", ["ab c"], ["abc"]) == 0.25
     with pytest.raises(ValueError):
-        score.wer(["a", "b"], ["a"])
+        score.rate("wer", ["a", "b"], ["a"])
 
 
 def test_characters_and_units_of_one_set_agree_in_any_script(tmp_path):
@@ -291,6 +291,7 @@ def test_marks_hidden_letters_and_lookalikes_can_be_told_apart(tmp_path):
         (["こんにちは世界、今日はいい天気ですね そうですね"], "cer"),
         (["สวัสดีครับ", "วันนี้อากาศดีมาก ไปเที่ยวกัน"], "cer"),
         (["你 好 世 界", "今天 天气 很 好"], "wer"),  # cut into words
+        (["我用 iPhone 打電話給他們", "再见"], "cer"),  # spaces beside a foreign word
         (["안녕하세요 세계", "예"], "wer"),
         (["yes", "no"], "wer"),
         (["مرحبا بك", "लोग"], "wer"),

@@ -23,6 +23,7 @@ from hfftools.data.units import make
 from hfftools.expdir import ExpDir
 from hfftools.log import UserError
 from hfftools.model import choose_layers
+from hfftools.nn.ctc import frames_needed
 from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
 from hfftools.train.experiment import device_of, learnable, open_cache
 from hfftools.train.extract import extract
@@ -114,7 +115,8 @@ class Material:
     def _speech(self, directory: str) -> Speech:
         train = directory == self.config.train
         if self.units is not None:
-            return learnable(directory, self.units, self.upstream, self.layers, self.config.features, train)
+            needed = frames_needed if train else None
+            return learnable(directory, self.units, self.upstream, self.layers, self.config.features, needed)
         utterances, cache = self.sets["train" if train else "dev"], None
         if self.config.features:
             cache, digest = open_cache(self.config.features, directory, utterances)

@@ -55,19 +55,20 @@ def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]
 
 
 def training_curves(exp: ExpDir) -> list[Path]:
-    """loss.png, wer.png and, where the fusion has layer weights, layer_weights.png of an experiment."""
+    """loss.png, wer.png or cer.png and, where the fusion has layer weights, layer_weights.png of an experiment."""
     history = read_json_lines(exp.history)
     epochs = [record["epoch"] for record in history]
-    figure, axes = _axes("epoch", "CTC loss per utterance (nats)", f"{exp.root.name}: loss")
+    figure, axes = _axes("epoch", "loss per utterance (nats)", f"{exp.root.name}: loss")
     axes.plot(epochs, [r["loss"] for r in history], label="train")
     axes.plot(epochs, [r["dev_loss"] for r in history], "--", label="dev")
     axes.set_yscale("log")
     axes.legend()
     paths = [save(figure, exp.images / "loss.png")]
-    figure, axes = _axes("epoch", "WER (%)", f"{exp.root.name}: WER on dev")
-    axes.plot(epochs, [100 * r["dev_wer"] for r in history], marker=".")
+    metric = history[-1]["metric"]
+    figure, axes = _axes("epoch", f"{metric.upper()} (%)", f"{exp.root.name}: {metric.upper()} on dev")
+    axes.plot(epochs, [100 * r["dev_error"] for r in history], marker=".")
     axes.set_ylim(bottom=0)
-    paths.append(save(figure, exp.images / "wer.png"))
+    paths.append(save(figure, exp.images / f"{metric}.png"))
     weights = history[-1]["layer_weights"]
     if weights:
         figure, axes = _axes(

@@ -29,9 +29,11 @@ from hfftools.log import UserError, require
 
 CASES, NUMBERS = ("lower", "upper", "keep"), ("keep", "spell")
 DOTTED_I = ("tr", "az", "crh", "gag")
+PHRASE = 6  # characters: longer than words of scripts without spaces are, where someone has spaced them apart
 DECIMAL_POINT = ("en", "ja", "ko", "th", "zh", "he", "hi", "bn", "am", "ar", "fa")  # the others write a decimal comma
 
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー]"
+_JOINED = _UNSPACED[:-1] + r"\p{Tibetan}]"  # not for the rules here: its dot, as a space, keeps syllables apart
 _LETTER = r"[\p{L}\p{M}]"
 _SPOKEN = r"\p{L}\p{M}\p{N}\u200C\u200D\uE000-\uE002"  # and the stand-ins of the marks that are kept
 _WIDTHS = regex.compile(r"[\uFF00-\uFFEF]+")
@@ -49,6 +51,7 @@ _KEPT = (  # (where it is, its stand-in while the other punctuation goes, what i
 _UNSPACED_MARKS = regex.compile(rf"(?<={_UNSPACED}\p{{M}}*)[^{_SPOKEN}\s]+|[^{_SPOKEN}\s]+(?={_UNSPACED})")
 _OTHER = regex.compile(rf"[^{_SPOKEN}]+")
 _SPACE_INSIDE = regex.compile(rf"(?<={_UNSPACED}\p{{M}}*)\s+(?={_UNSPACED})")
+_SPACE_BETWEEN = regex.compile(rf"(?<={_JOINED}\p{{M}}*)\s+(?={_JOINED})")
 _GROUPS = regex.compile(r"(?<!\d)\d{1,3}(?:[\u00A0\u202F]\d{3})+(?!\d)")
 _GROUPS_SPACED = regex.compile(r"(?<!\d)\d{1,3}(?:[ \u00A0\u202F]\d{3})+(?!\d)")
 _NUMBER = regex.compile(r"\d+(?:[.,]\d+)*")
@@ -83,12 +86,22 @@ def normalise(text: str, options: Options) -> str:
     return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
-def unspaced(texts: str | Iterable[str]) -> bool:
-    """Whether most letters are of a script that is written without spaces between words (Chinese, Japanese, Thai, Lao,
-    Khmer, Burmese): words then cannot be counted, and the character error rate is the one to look at."""
-    text = texts if isinstance(texts, str) else " ".join(texts)
-    letters = len(regex.findall(r"\p{L}", text))
-    return 2 * len(regex.findall(rf"(?=\p{{L}}){_UNSPACED}", text)) > letters
+def unspaced(texts: Iterable[str]) -> bool:
+    """Whether words cannot be counted in more than half of the texts that hold something; False where none does.
+
+    In such a text most letters are of a script that is written without spaces between words (Chinese, Japanese, Thai, Lao,
+    Khmer, Burmese, Tibetan), and what spaces part them part phrases. A text that was cut into words is not unspaced.
+    """
+    spoken = [text for text in texts if text.split()]
+    return 2 * sum(map(_joined, spoken)) > len(spoken)
+
+
+def _joined(text: str) -> bool:
+    ours = len(regex.findall(rf"(?=\p{{L}}){_JOINED}", text))
+    if 2 * ours <= len(regex.findall(r"\p{L}", text)):
+        return False
+    spaces = len(_SPACE_BETWEEN.findall(text))  # those beside a foreign word or a comma tell nothing
+    return spaces == 0 or len(regex.findall(_JOINED, text)) >= PHRASE * (spaces + 1)
 
 
 def _base(language: str) -> str:

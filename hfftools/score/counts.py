@@ -72,22 +72,13 @@ def row(dataset: str, score: Counts) -> str:
     return f"| {' | '.join([dataset, str(score.sentences), str(score.words), *percent, wrong])} |\n"
 
 
-def wer(refs: Sequence[str], hyps: Sequence[str]) -> float:
-    """Word error rate of a set as a fraction, errors of all utterances over words of all references."""
-    return _rate("wer", refs, hyps)
-
-
-def cer(refs: Sequence[str], hyps: Sequence[str]) -> float:
-    """Character error rate of a set as a fraction; a space between words is a character."""
-    return _rate("cer", refs, hyps)
-
-
 def errors(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(errors, tokens of the reference) of each utterance, [U] each; `metric` is wer or cer."""
     return per_utterance(align(*([tokens(metric, text, None) for text in texts] for texts in (refs, hyps))))
 
 
-def _rate(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> float:
+def rate(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> float:
+    """The error rate of a set as a fraction, errors of all utterances over tokens of all references; wer or cer."""
     errors_U, tokens_U = errors(metric, refs, hyps)
     return float(errors_U.sum() / max(tokens_U.sum(), 1))
 

@@ -11,7 +11,7 @@ from hfftools.data.units import Units
 from hfftools.decode.greedy import greedy, hypotheses
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import Search
-from hfftools.nn.ctc import ctc_loss
+from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 
 
@@ -28,9 +28,7 @@ class Config:
 
 
 class Task(nn.Module):
-    """A head over the fused stream and its CTC loss; the best checkpoint is the one of the lowest WER."""
-
-    metric = "wer"
+    """A head over the fused stream and its CTC loss."""
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
@@ -47,6 +45,10 @@ class Task(nn.Module):
         """Negative log likelihood [B] of each utterance's units."""
         x_BTF, lens_B = encode(batch)
         return ctc_loss(self.log_probs(x_BTF, lens_B), lens_B, batch.targets_BL, batch.target_lens_B)
+
+    def frames_needed(self, ids: list[int]) -> int:
+        """The fewest frames with which the loss of these labels is finite."""
+        return frames_needed(ids)
 
     @torch.no_grad()
     def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:

@@ -16,7 +16,7 @@ from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import Search
 from hfftools.decode.transducer import greedy, readings
 from hfftools.log import require
-from hfftools.nn.ctc import ctc_loss
+from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.nn.transducer import Transducer
 
@@ -44,9 +44,7 @@ class Config:
 
 
 class Task(nn.Module):
-    """An encoder head over the fused stream, a prediction network and a joiner; the best checkpoint has the lowest WER."""
-
-    metric = "wer"
+    """An encoder head over the fused stream, a prediction network and a joiner."""
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
@@ -58,7 +56,7 @@ class Task(nn.Module):
     def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
         """Negative log likelihood [B] of each utterance's units; in training plus that of CTC times its weight.
 
-        Infinite where labels have no frame or, in training with CTC, fewer frames than CTC needs.
+        Infinite where labels have no frame or, in training with CTC, fewer than CTC needs.
         """
         x_BTF, lens_B = encode(batch)
         f_BTJ = self.head(x_BTF, lens_B)
@@ -67,6 +65,10 @@ class Task(nn.Module):
             return loss_B
         log_probs_BTV = self.ctc(f_BTJ).float().log_softmax(-1)
         return loss_B + self.config.ctc * ctc_loss(log_probs_BTV, lens_B, batch.targets_BL, batch.target_lens_B)
+
+    def frames_needed(self, ids: list[int]) -> int:
+        """The fewest frames with which the loss of these labels is finite in training: without CTC, all fit into one."""
+        return min(len(ids), 1) if self.ctc is None else frames_needed(ids)
 
     @torch.no_grad()
     def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:

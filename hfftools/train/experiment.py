@@ -1,6 +1,7 @@
 """An experiment's configuration in, its units, data and model out: what training, decoding and probing all start from."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ from hfftools.log import UserError, log, require
 from hfftools.model import ROOMS
 from hfftools.model import Config as ModelConfig
 from hfftools.model import Model
-from hfftools.nn.ctc import frames_needed
 from hfftools.train.loop import Config as LoopConfig
 from hfftools.train.optim import Config as OptimConfig
 from hfftools.upstream.base import Upstream
@@ -61,7 +61,7 @@ class Config(ModelConfig):
         require(self.seed >= 0, f"seed: {self.seed} is below 0")
 
 
-MANY_TOO_LONG = 0.1  # share of utterances with more labels than frames at which training is refused
+MANY_TOO_LONG = 0.1  # share of utterances with too few frames for their labels at which training is refused
 
 # What may change from one call to the next, since it changes nothing that is learned.
 HARMLESS = ("device", "data.workers", "data.test", "train.save_minutes")
@@ -154,23 +154,23 @@ def learnable(
     upstream: Upstream,
     layers: list[int],
     features: str,
-    train: bool,
+    frames_needed: Callable[[list[int]], int] | None = None,
     perturb: Perturb | None = None,
 ) -> Speech:
-    """Transcribed speech to learn from or, where `train` is false, to choose by; from the cache `features` if one is named.
+    """Transcribed speech to choose by or, with `frames_needed`, to learn from; from the cache `features` if one is named.
 
-    For training, symbols that the units lack are refused, and utterances with more labels than frames, at the highest
-    speed of `perturb`, named and left out.
+    `frames_needed` tells how many frames an utterance's labels take, as a task does. For training, symbols that the units
+    lack are refused, and utterances with fewer frames, at the highest speed of `perturb`, named and left out.
     """
     utterances = datadir.read(directory)
     cache = None
     if features:
         cache, digest = open_cache(features, directory, utterances)
         cache.check(upstream.hash, layers, digest)
-    if train:
+    if frames_needed is not None:
         _refuse_unknown(directory, utterances, units)
         fastest = max(perturb.config.speeds) if perturb else 1.0
-        utterances = _long_enough(directory, utterances, units, upstream, fastest)
+        utterances = _long_enough(directory, utterances, units, upstream, frames_needed, fastest)
     return Speech(utterances, units, cache, layers, perturb)
 
 
@@ -185,7 +185,12 @@ def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -
 
 
 def _long_enough(
-    directory: str, utterances: list[Utterance], units: Units, upstream: Upstream, fastest: float
+    directory: str,
+    utterances: list[Utterance],
+    units: Units,
+    upstream: Upstream,
+    frames_needed: Callable[[list[int]], int],
+    fastest: float,
 ) -> list[Utterance]:
     frames = upstream.out_lens(torch.tensor([round(u.duration_s * 16000 / fastest) for u in utterances])).tolist()
     when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
@@ -195,12 +200,12 @@ def _long_enough(
         log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}{when}; left out")
     if len(too_long) > MANY_TOO_LONG * len(utterances):
         raise UserError(
-            f"{directory}: {len(too_long)} of {len(utterances)} utterances have more labels than frames{when}, first "
-            f"{next(iter(too_long))}; use larger units (hff-units --kind bpe){slower} or an upstream with more "
+            f"{directory}: {len(too_long)} of {len(utterances)} utterances have too few frames for their labels{when}, "
+            f"first {next(iter(too_long))}; use larger units (hff-units --kind bpe){slower} or an upstream with more "
             "frames/s"
         )
     if too_long:
         log.warning(
-            f"{directory}: {len(too_long)} of {len(utterances)} utterances left out: more labels than frames{when}"
+            f"{directory}: {len(too_long)} of {len(utterances)} utterances left out: too few frames for their labels{when}"
         )
     return [u for u in utterances if u.id not in too_long]

@@ -13,8 +13,13 @@ class Diverged(UserError):
     """A run that went wrong for what it was told to do, not for how it was told."""
 
 
+def told(record: dict) -> str:
+    """What a record's error rate is of, and the rate: `dev CER 12.34 %`."""
+    return f"dev {record['metric'].upper()} {100 * record['dev_error']:.2f} %"
+
+
 class History:
-    """Records {epoch, dev_wer, dev_loss, empty, …} in the order of the epochs."""
+    """Records {epoch, dev_error, metric, dev_loss, empty, …} in the order of the epochs; all have the same metric."""
 
     def __init__(self, exp: ExpDir, records: list[dict] | None = None):
         self.exp, self.records = exp, records or []
@@ -30,22 +35,23 @@ class History:
     def write(self) -> None:
         """All records as history.jsonl, and the newest one to TensorBoard."""
         write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.records))
-        newest = self.records[-1]
+        newest = dict(self.records[-1])
+        newest[f"dev_{newest.pop('metric')}"] = newest.pop("dev_error")  # TensorBoard has numbers alone, by name
         for key, value in newest.items():
             for name, number in value.items() if isinstance(value, dict) else [("", value)]:
                 self._board.add_scalar(f"{key}/{name}".rstrip("/"), number, newest["epoch"])
         self._board.flush()
 
     def best(self, count: int) -> list[int]:
-        """At most `count` epochs, of lowest dev WER, then dev loss; the best one first."""
-        ranked = sorted(self.records, key=lambda r: (r["dev_wer"], r["dev_loss"]))
+        """At most `count` epochs, of lowest dev error, then dev loss; the best one first."""
+        ranked = sorted(self.records, key=lambda r: (r["dev_error"], r["dev_loss"]))
         return [record["epoch"] for record in ranked[:count]]
 
     def stale(self, patience: int) -> bool:
-        """Whether the lowest dev WER is `patience` epochs old; 0 is for never."""
+        """Whether the lowest dev error is `patience` epochs old; 0 is for never."""
         if not patience or not self.records:
             return False
-        best = min(self.records, key=lambda r: r["dev_wer"])
+        best = min(self.records, key=lambda r: r["dev_error"])
         return len(self.records) - best["epoch"] >= patience
 
     def check_blank(self, count: int) -> None:

@@ -69,8 +69,8 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
         )
     check_inputs(exp.inputs, {"upstream": upstream.hash})
     shape = (units, upstream, model.layers)
-    train = experiment.learnable(config.data.train, *shape, features, True, perturb)
-    dev = experiment.learnable(config.data.dev, *shape, kept, False)
+    train = experiment.learnable(config.data.train, *shape, features, model.task.frames_needed, perturb)
+    dev = experiment.learnable(config.data.dev, *shape, kept)
     loop = Loop(exp, config, model, train, dev, device)
     if dist.is_main():
         save_config(config, exp.config)

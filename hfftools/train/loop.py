@@ -20,21 +20,20 @@ from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir, write_aside
 from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
-from hfftools.nn.ctc import frames_needed
 from hfftools.train import checkpoint, evaluate, optim
-from hfftools.train.history import Diverged, History
+from hfftools.train.history import Diverged, History, told
 from hfftools.train.ledger import Ledger
 
 
 @dataclass
 class Config:
-    """How long to train, and what to keep."""
+    """How long to train, and what to keep; the dev error is WER, or CER where the dev set is unspaced text."""
 
     epochs: int = 40
     accumulate: int = 1  # batches whose gradients make one step
     bf16: bool = False  # autocast to bfloat16
-    average: int = 5  # best epochs by dev WER whose mean is the final checkpoint
-    patience: int = 0  # epochs without a better dev WER after which to stop; 0: never
+    average: int = 5  # best epochs by dev error whose mean is the final checkpoint
+    patience: int = 0  # epochs without a lower dev error after which to stop; 0: never
     blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
     minutes: float = 0.0  # of training steps, all calls together, after which to stop with what there is; 0: never
     save_minutes: float = 5.0  # between saves within an epoch; 0: after each step
@@ -52,6 +51,7 @@ class Loop:
     def __init__(self, exp: ExpDir, config: Any, model: Model, train: Speech, dev: Speech, device: torch.device):
         self.exp, self.config, self.device = exp, config, device
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
+        self.metric = score.headline(u.text for u in dev.utterances)
         every = config.train.accumulate
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
         self.steps = sum(-(-n // every) for n in counts)
@@ -112,8 +112,8 @@ class Loop:
                 self._step(group, [next(batches) for _ in dist.deal(group)])
                 self.position += len(group)
                 bar.update(len(group))
-                wer = f" dev WER {100 * self.history.records[-1]['dev_wer']:.1f}" if self.history.records else ""
-                bar.set_postfix_str(f"loss {self.sums['loss'] / self.sums['utterances']:.2f}{wer}", refresh=False)
+                before = f", {told(self.history.records[-1])}" if self.history.records else ""
+                bar.set_postfix_str(f"loss {self.sums['loss'] / self.sums['utterances']:.2f}{before}", refresh=False)
                 if self.position < len(order) and time.monotonic() - last_save >= 60 * self.config.train.save_minutes:
                     if dist.is_main():
                         self._save()
@@ -165,7 +165,8 @@ class Loop:
             return
         row = int((~torch.isfinite(loss_B)).nonzero()[0])
         lens_B = batch.lens_B if batch.lens_B is not None else self.model.upstream.out_lens(batch.num_samples_B)
-        frames, needed = int(lens_B[row]), frames_needed(batch.targets_BL[row, : batch.target_lens_B[row]].tolist())
+        labels = batch.targets_BL[row, : batch.target_lens_B[row]].tolist()
+        frames, needed = int(lens_B[row]), self.model.task.frames_needed(labels)
         where = f"{self.exp.root}: utterance {batch.ids[row]}"
         if needed > frames:
             raise UserError(
@@ -175,13 +176,10 @@ class Loop:
 
     def _end_epoch(self) -> None:
         sums, self.epoch, self.position = self.sums, self.epoch + 1, 0
-        wer, dev_loss, empty = self._dev()
         record = {
             "epoch": self.epoch,
             "loss": sums["loss"] / sums["utterances"],
-            "dev_loss": dev_loss,
-            "dev_wer": wer,
-            "empty": empty,
+            **self._dev(),
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "lr": {
                 g["name"]: lr for g, lr in zip(self.optimizer.param_groups, self.schedule.get_last_lr(), strict=True)
@@ -192,12 +190,12 @@ class Loop:
         self.sums = dict.fromkeys(self.sums, 0)
         self.history.add(record)
         log.info(
-            f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, dev WER {100 * wer:.2f} %, "
+            f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, {told(record)}, "
             f"{record['audio_seconds_per_second']:.0f} s of audio/s"
         )
         if dist.is_main():
-            trained = self.model.trained_state()
-            checkpoint.save(self.exp.epoch(self.epoch), trained, self.model, epoch=self.epoch, dev_wer=wer)
+            facts = {key: record[key] for key in ("epoch", "dev_error", "metric")}
+            checkpoint.save(self.exp.epoch(self.epoch), self.model.trained_state(), self.model, **facts)
             self.history.write()
             self._save()
             best = self.history.best(self.config.train.average)
@@ -205,14 +203,14 @@ class Loop:
                 old.unlink()
         self.history.check_blank(self.config.train.blank_epochs)
 
-    def _dev(self) -> tuple[float, float, float]:
-        """Error rate of the dev set, its mean loss, and the share of empty hypotheses."""
+    def _dev(self) -> dict:
+        """Of the dev set: its error rate and what that is of, its mean loss, and the share of empty hypotheses."""
         hypotheses, loss = evaluate.transcribe(
             self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev", with_loss=True
         )
         pairs = [(u.text, hypotheses[u.id]) for u in self.dev_data.utterances]
-        rate = getattr(score, self.model.task.metric)(*zip(*pairs, strict=True))
-        return rate, loss, sum(not h for _, h in pairs) / len(pairs)
+        error, empty = score.rate(self.metric, *zip(*pairs, strict=True)), sum(not h for _, h in pairs) / len(pairs)
+        return {"dev_loss": loss, "dev_error": error, "metric": self.metric, "empty": empty}
 
     def _out_of_time(self) -> bool:
         return 0 < self.config.train.minutes <= self.ledger.train_minutes
@@ -222,13 +220,13 @@ class Loop:
         best = self.history.best(self.config.train.average)
         averaged = checkpoint.average([self.exp.epoch(number) for number in best])
         self.model.load_trained(averaged, "the average of the best epochs")
-        wer, loss, _ = self._dev()
-        epochs = sorted(best)
-        log.info(f"average of epochs {epochs}: dev WER {100 * wer:.2f} %")
-        self.final_facts = {"epochs": epochs, "dev_wer": wer}
+        found, epochs = self._dev(), sorted(best)
+        log.info(f"average of epochs {epochs}: {told(found)}")
+        self.final_facts = {"epochs": epochs, "dev_error": found["dev_error"], "metric": self.metric}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
-        return {**self.ledger.read(), "dev_wer": wer, "dev_loss": loss, "epochs": self.epoch, "averaged": epochs}
+        found = {key: found[key] for key in ("dev_error", "metric", "dev_loss")}
+        return {**self.ledger.read(), **found, "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:
         """Write the averaged model as the final checkpoint: the mark that the run is done."""

@@ -37,12 +37,13 @@ class Group:
 
     name: str
     dev_name: str
+    dev_metric: str  # wer or cer, by which it was trained
     runs: list[ExpDir] = field(default_factory=list)
     resources: list[dict] = field(default_factory=list)
     columns: dict[str, Column] = field(default_factory=dict)
 
     def dev(self) -> list[float]:
-        return [100 * r["dev_wer"] for r in self.resources]
+        return [100 * r["dev_error"] for r in self.resources]
 
     def gflop(self) -> float | None:
         """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
@@ -81,7 +82,13 @@ class Section:
         return sorted(names, key=place)
 
     def metric(self, name: str) -> str:
-        return next(group.columns[name].metric for group in self.groups if name in group.columns)
+        """Of a decode: what most groups that have it were scored by."""
+        odd = self.odd(name)
+        return next(g.columns[name].metric for g in self.groups if name in g.columns and g.name not in odd)
+
+    def dev_metric(self) -> str:
+        """What most groups were chosen by in training."""
+        return statistics.mode(group.dev_metric for group in self.groups)
 
     def odd(self, name: str) -> set[str]:
         """Names of the groups whose references of a set are not those that most groups have."""
@@ -116,10 +123,12 @@ def read(roots: list[Path]) -> list[Section]:
         dev_name = Path(config.data.dev).name
         place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
         section = sections.setdefault((place, config.upstream), {})
+        used = json.loads(exp.resources.read_text())
         options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
-        group = section.setdefault(json.dumps(options, sort_keys=True), Group(root.name, dev_name))
+        alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
+        group = section.setdefault(alike, Group(root.name, dev_name, used["metric"]))
         group.runs.append(exp)
-        group.resources.append(json.loads(exp.resources.read_text()))
+        group.resources.append(used)
     for what, paths in (("no experiments", other), ("not trained to the end", unfinished)):
         if paths:
             log.info(f"{what}, left out: {', '.join(map(str, paths))}")

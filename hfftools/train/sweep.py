@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
-from hfftools.train.history import Diverged
+from hfftools.train.history import Diverged, told
 from hfftools.train.job import train
 
 
@@ -35,11 +35,11 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
             log.warning(f"{root / value} is left out: {error}")
             continue
         used = json.loads(exp.resources.read_text())
-        results[value] = {key: used[key] for key in ("dev_wer", "dev_loss", "train_seconds", "epochs")}
-        log.info(f"{' = '.join([*keys, value])}: dev WER {100 * used['dev_wer']:.2f} %")
+        results[value] = {key: used[key] for key in ("dev_error", "metric", "dev_loss", "train_seconds", "epochs")}
+        log.info(f"{' = '.join([*keys, value])}: {told(used)}")
     if not results:
         raise UserError(f"{root}: no value of {', '.join(keys)} could be trained with; give lower ones")
-    best = min(results, key=lambda value: (results[value]["dev_wer"], results[value]["dev_loss"]))
+    best = min(results, key=lambda value: (results[value]["dev_error"], results[value]["dev_loss"]))
     if _at_the_edge(best, values):
         log.warning(f"{root}: the best value, {best}, is at the edge of those tried")
     write_json(root / "sweep.json", {"keys": keys, "best": best, "runs": results})

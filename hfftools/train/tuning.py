@@ -1,4 +1,7 @@
-"""A search whose weights are not given and an experiment's dev set in, the weights of the lowest dev WER out."""
+"""A search whose weights are not given and an experiment's dev set in, the weights of the lowest dev error out.
+
+The error is WER, or CER where the dev set is unspaced text.
+"""
 
 import json
 from dataclasses import asdict, replace
@@ -71,19 +74,20 @@ def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
             chosen = record["chosen"]
             log.info(f"{exp.search}: lm_weight {chosen['lm_weight']}, word_score {chosen['word_score']}, chosen on dev")
             return replace(search, **chosen)
-    grid = _try_all(config, search, model, utterances)
-    best = min(grid, key=lambda point: point["dev_wer"])
+    metric = score.headline(utt.text for utt in utterances)
+    grid = _try_all(config, search, model, utterances, metric)
+    best = min(grid, key=lambda point: point["dev_error"])
     chosen = {key: best[key] for key in ("lm_weight", "word_score")}
-    write_json(exp.search, [*kept, {"of": wanted, "chosen": chosen, "grid": grid}])
+    write_json(exp.search, [*kept, {"of": wanted, "chosen": chosen, "metric": metric, "grid": grid}])
     log.info(
-        f"{config.data.dev}: WER {100 * best['dev_wer']:.2f} % with lm_weight {best['lm_weight']}, word_score "
-        f"{best['word_score']}, the lowest of {len(grid)}; kept in {exp.search}"
+        f"{config.data.dev}: {metric.upper()} {100 * best['dev_error']:.2f} % with lm_weight {best['lm_weight']}, "
+        f"word_score {best['word_score']}, the lowest of {len(grid)}; kept in {exp.search}"
     )
     return replace(search, **chosen)
 
 
-def _try_all(config: Any, search: Search, model: Model, utterances: list[Utterance]) -> list[dict]:
-    """The WER of each pair of weights on dev, which goes through the model once."""
+def _try_all(config: Any, search: Search, model: Model, utterances: list[Utterance], metric: str) -> list[dict]:
+    """The error rate, by `metric`, of each pair of weights on dev, which goes through the model once."""
     few = utterances[:: -(-len(utterances) // MOST)]
     data = experiment.speech(config, config.data.dev, model.task.units, model, {utt.id for utt in few})
     pairs = list(
@@ -98,6 +102,6 @@ def _try_all(config: Any, search: Search, model: Model, utterances: list[Utteran
     found = evaluate.recognise(model, data, config.data.batch_seconds, device, what, searches)
     grid = []
     for (lm_weight, word_score), readings in zip(pairs, found, strict=True):
-        wer = score.wer([utt.text for utt in few], [readings[utt.id][0].text for utt in few])
-        grid.append({"lm_weight": lm_weight, "word_score": word_score, "dev_wer": wer})
+        error = score.rate(metric, [utt.text for utt in few], [readings[utt.id][0].text for utt in few])
+        grid.append({"lm_weight": lm_weight, "word_score": word_score, "dev_error": error})
     return grid

@@ -92,11 +92,16 @@ def test_which_scripts_are_written_without_spaces():
         "ພາສາລາວ",
         "မြန်မာစာ",
         "我用 iPhone 打電話給他們",
+        "བཀྲ་ཤིས་བདེ་ལེགས",
     ):
-        assert unspaced(text), text
-    for text in ("hello", "안녕하세요 세계", "नमस्ते दुनिया", "مرحبا", "the word 你好", "12", ""):
-        assert not unspaced(text), text
-    assert unspaced(["你好世界", "ok"]) and not unspaced(["你", "an english sentence"])
+        assert unspaced([text]), text
+    spaced = ("hello", "안녕하세요 세계", "नमस्ते दुनिया", "مرحبا", "the word 你好", "12", "", "ﾡﾢﾣ")
+    cut = ("你 好 世 界", "我 用 iPhone 打 電話 給 他們", "བཀྲ ཤིས བདེ ལེགས")
+    for text in (*spaced, *cut):
+        assert not unspaced([text]), text
+    # one text is as good as another, however long it is
+    assert unspaced(["你好世界", "再见", "ok", ""]) and not unspaced(["你好世界", "ok"]) and not unspaced([])
+    assert not unspaced(["今天天气很好我们去公园散步吧", "an english sentence", "ok"])
 
 
 @pytest.mark.parametrize("kind", ["char", "bpe"])

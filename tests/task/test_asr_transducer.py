@@ -126,7 +126,7 @@ def test_trained_and_resumed_it_has_the_same_weights_and_loaded_the_same_hypothe
     again = job.train(tmp_path / "killed", [], [*here, *more])
     one, two = checkpoint.read(whole.final)[0], checkpoint.read(again.final)[0]
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
-    losses = [[(r["loss"], r["dev_loss"], r["dev_wer"]) for r in read_json_lines(e.history)] for e in (whole, again)]
+    losses = [[(r["loss"], r["dev_loss"], r["dev_error"]) for r in read_json_lines(e.history)] for e in (whole, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 2
     models = [Bank().add(exp.root) for exp in (whole, again)]
     _, data = build(here)

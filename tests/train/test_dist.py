@@ -52,7 +52,7 @@ def test_two_processes_have_the_weights_of_one_though_they_are_killed(options, t
     assert one.keys() == two.keys()
     assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
     for a, b in zip(*(read_json_lines(e.history) for e in (whole, exp)), strict=True):
-        assert a["dev_wer"] == b["dev_wer"] and a["empty"] == b["empty"]
+        assert a["dev_error"] == b["dev_error"] and a["empty"] == b["empty"]
         assert [a[k] for k in ("loss", "dev_loss", "grad_norm")] == pytest.approx(
             [b[k] for k in ("loss", "dev_loss", "grad_norm")]
         )

@@ -64,9 +64,9 @@ def test_weights_are_chosen_on_dev_never_on_test_and_kept(trained, corpus, tmp_p
     (folder,) = decoding.decode([trained.root], [], [], search)
     assert seen == [f"{corpus}/dev", f"{corpus}/test"] and folder.name == "test_beam_lm"
     (record,) = json.loads(trained.search.read_text())
-    assert len(record["grid"]) == 4
-    assert min(point["dev_wer"] for point in record["grid"]) == next(
-        p["dev_wer"] for p in record["grid"] if p["lm_weight"] == record["chosen"]["lm_weight"]
+    assert len(record["grid"]) == 4 and record["metric"] == "wer"
+    assert min(point["dev_error"] for point in record["grid"]) == next(
+        p["dev_error"] for p in record["grid"] if p["lm_weight"] == record["chosen"]["lm_weight"]
     )
     used = json.loads((folder / "decode.json").read_text())["search"]
     assert {key: used[key] for key in record["chosen"]} == record["chosen"]

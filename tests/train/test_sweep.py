@@ -17,7 +17,8 @@ KEYS = ["optim.fuse.lr", "optim.head.lr"]
 def test_the_best_value_is_chosen_and_nothing_is_trained_twice(options, tmp_path):
     best = sweep(tmp_path / "lr", [], options, KEYS, ["1e-7", "1e-2"])
     runs = json.loads((tmp_path / "lr" / "sweep.json").read_text())["runs"]
-    chosen = min(runs, key=lambda value: (runs[value]["dev_wer"], runs[value]["dev_loss"]))
+    chosen = min(runs, key=lambda value: (runs[value]["dev_error"], runs[value]["dev_loss"]))
+    assert {run["metric"] for run in runs.values()} == {"wer"}
     assert chosen == "1e-2" and OmegaConf.load(best) == {"optim": {"fuse": {"lr": 0.01}, "head": {"lr": 0.01}}}
     assert (tmp_path / "lr" / "best").resolve() == tmp_path / "lr" / "1e-2"
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "lr").glob("1e*/checkpoints/final.safetensors")}
