@@ -19,6 +19,16 @@ CONFORMER = dict(layer_type="conformer", depthwise_conv_kernel_size=7)
 SETTINGS = {  # of s3prl's models, by the second part of a form
     "base": {},
     "large": LARGE,
+    "lv60": {  # wav2vec2_large_ll60k's own sizes, 1.3 GB: for slow tests
+        **LARGE,
+        "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
+        "encoder_layers": 24,
+        "encoder_embed_dim": 1024,
+        "encoder_ffn_embed_dim": 4096,
+        "encoder_attention_heads": 16,
+        "latent_vars": 320,
+        "final_dim": 768,
+    },
     "rel": {**LARGE, **CONFORMER, "attn_type": "espnet", "pos_enc_type": "rel_pos"},
     "rope": {**CONFORMER, "attn_type": "espnet", "pos_enc_type": "rope"},
     "abs": {**LARGE, **CONFORMER, "required_seq_len_multiple": 1},  # or the odd frame out enters their convolution
@@ -64,7 +74,7 @@ def save_converted(form, path):
     if family == "wav2vec2":
         from s3prl.upstream.wav2vec2.wav2vec2_model import Wav2Vec2Config, Wav2Vec2Model
 
-        config.update(quantize_targets=True, latent_vars=4, final_dim=8)
+        config = {"quantize_targets": True, "latent_vars": 4, "final_dim": 8, **config}
         model = Wav2Vec2Model(Wav2Vec2Config(**config))
     elif family == "data2vec":
         from s3prl.upstream.data2vec.data2vec_model import Data2VecAudioConfig, Data2VecAudioModel

@@ -1,6 +1,5 @@
 """The recipes' own run.sh, from stage 1 to 6, on a few utterances: what a new user runs."""
 
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,21 +10,6 @@ ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data"
 AN4 = REAL / "an4"
 pytestmark = pytest.mark.recipe
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """A function that copies a recipe and runs its run.sh with arguments; the finished process."""
-
-    def run(name, *arguments):
-        here = tmp_path / "egs" / name
-        if not here.exists():
-            shutil.copytree(ROOT / "egs" / name, here, symlinks=True, ignore=shutil.ignore_patterns("data", "exp"))
-            (tmp_path / "utils").exists() or (tmp_path / "utils").symlink_to(ROOT / "utils")
-        done = subprocess.run(["./run.sh", *arguments], cwd=here, capture_output=True, text=True, timeout=900)
-        return here, done
-
-    return run
 
 
 def test_mini_from_nothing_to_a_table_and_again(recipe):
