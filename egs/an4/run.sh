@@ -44,7 +44,7 @@ probe_config=conf/probe.yaml
 . utils/parse_options.sh
 . utils/stage.sh
 
-train_set=train_sp${tag:+_${tag}} probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
+train_set=train_sp${speeds//,/_} probe_set=train dev_set=dev test_sets="test" units=data/units_${unit_kind}
 . utils/asr.sh
 
 if stage 1 "data, units and language model"; then

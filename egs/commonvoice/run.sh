@@ -58,8 +58,9 @@ hours=${hours:+$(printf %g "${hours}")} dev_hours=${dev_hours:+$(printf %g "${de
 of=${lang:+_${lang//-/_}} # sets, units and experiments of one language, apart from those of another
 probe_set=train${of}${hours:+_${hours}h} dev_set=dev${of}${dev_hours:+_${dev_hours}h} test_sets="test${of}"
 train_set=${probe_set}
-if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${tag:+_${tag}}; fi
+if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${speeds//,/_}; fi
 units=data/units_${probe_set}_${unit_kind}
+if [ "${unit_kind}" != char ]; then units+=${unit_size}; fi
 tag=${tag:-${of#_}}
 . utils/asr.sh
 

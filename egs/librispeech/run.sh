@@ -57,8 +57,9 @@ probe_config=conf/probe.yaml
 probe_set=${train_part//-/_}
 if [ -n "${librilight}" ]; then train_part='' probe_set=train_${librilight}; fi
 train_set=${probe_set}
-if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${tag:+_${tag}}; fi
+if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${speeds//,/_}; fi
 dev_set=${dev_part//-/_} test_sets=${test_parts//-/_} units=data/units_${probe_set}_${unit_kind}
+if [ "${unit_kind}" != char ]; then units+=${unit_size}; fi
 . utils/asr.sh
 
 if stage 1 "data, units and language model"; then

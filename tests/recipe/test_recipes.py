@@ -113,7 +113,7 @@ def test_a_real_corpus_from_its_own_layout_to_a_report(recipe, name, options, tr
         assert done.returncode == 0, done.stderr[-2000:]
     texts = (here / "data" / train / "text").read_text().splitlines()
     assert len(texts) == 6 and all(line.partition(" ")[2].isupper() for line in texts)
-    assert len((here / "data" / f"{train}_sp" / "text").read_text().splitlines()) == 12
+    assert len((here / "data" / f"{train}_sp0.9_1.0" / "text").read_text().splitlines()) == 12
     result = here / "exp" / f"weighted_sum{tag}" / "decode" / test / "score_wer" / "result.txt"
     assert result.read_text().startswith("%WER")
     assert (result.parents[2] / f"{test}_{beam}" / "text").exists()
