@@ -32,6 +32,7 @@ class Ngram:
         require(self.path.is_file(), f"search.lm: {path} is not a file; make one with hff-lm")
         config = kenlm.Config()
         config.show_progress = False
+        config.arpa_complain = kenlm.ARPALoadComplain.NONE  # that a binary would load faster
         with _plain(self.path) as plain:
             try:
                 self.model = kenlm.Model(str(plain), config)
