@@ -7,9 +7,29 @@ exp=exp
 if [ "${upstream}" != hff_tiny ]; then exp=exp_$(basename "${upstream}" | tr -c 'A-Za-z0-9_.\n' '_'); fi
 feats=${exp}/feats
 
-for search in ${searches}; do
+# What would fail in stage 5 is refused before stage 1. lm_names: language models that are downloaded by name.
+case ${lm} in
+words) lm_file=data/lm_${probe_set}/lm.arpa ;;
+units) lm_file=data/lm_${units##*/}/lm.arpa ;;
+*)
+    lm_file=${lm}
+    if [[ " ${lm_names:-} " = *" ${lm} "* ]]; then
+        lm_file=data/lm/${lm}.arpa.gz
+    elif [ ! -f "${lm}" ]; then
+        _options_die "--lm: there is no file '${lm}'; give one, words, units${lm_names:+, or one of ${lm_names}}"
+    fi
+    ;;
+esac
+for search in ${searches:-''}; do
     case ${search} in
-    greedy | beam | beam_lm) ;;
+    greedy | beam) ;;
+    beam_lm)
+        if grep -q asr_transducer "${train_config}"; then
+            _options_die "--searches: a transducer's search takes no language model; say --searches 'greedy beam'"
+        elif [ "${stage}" -gt 1 ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ] && [ ! -f "${lm_file}" ]; then
+            _options_die "--lm ${lm}: ${lm_file} is not there; run stage 1 with it"
+        fi
+        ;;
     *) _options_die "--searches: '${search}' is not one of greedy, beam, beam_lm" ;;
     esac
 done
@@ -131,36 +151,34 @@ train_methods() { # every method with every seed; finished ones are skipped, int
     run_queue train "${train_cmd}"
 }
 
-case ${lm} in
-words) lm_file=data/lm_${probe_set}/lm.arpa ;;
-units) lm_file=data/lm_${units##*/}/lm.arpa ;;
-*) if [ -e "${lm}" ]; then lm_file=${lm}; else lm_file=data/lm/${lm}.arpa.gz; fi ;;
-esac
-
-make_lm() { # what the search beam_lm needs: an n-gram of the training text's words or units, or one of LibriSpeech's
+make_lm() { # what the search beam_lm needs: an n-gram of the training text's words or units, or one that is there
     local from
-    if [[ " ${searches} " != *" beam_lm "* || ${lm} = "${lm_file}" ]]; then return; fi
+    if [[ " ${searches} " != *" beam_lm "* ]]; then return; fi
     case ${lm} in
     words) from=("data/${probe_set}") ;;
     units) from=("data/${probe_set}" --units "${units}" --order 6) ;;
-    *) from=(--download "${lm}") ;;
+    *) from=(--model "${lm}") ;;
     esac
     hff-lm "${from[@]}" --out "${lm_file%/*}" --held-out "data/${dev_set}"
 }
 
 decode_methods() { # the test sets with every experiment by every search; each is decoded once
-    local name search how names
+    local name search set how names sets=()
     mapfile -t names < <(experiments)
+    for set in ${test_sets}; do sets+=(--data "data/${set}"); done
     for search in ${searches}; do
         case ${search} in
         greedy) how=() ;;
         beam) how=(search.name=beam) ;;
-        beam_lm) how=(search.name=beam "search.lm=${lm_file}") ;;
+        beam_lm)
+            how=(search.name=beam "search.lm=${lm_file}")
+            if [ "${lm}" != words ]; then how+=("search.tag=beam_lm_$(basename "${lm%.gz}" .arpa)"); fi
+            ;;
         esac
         if [ "${cmd_backend}" = local ]; then
-            hff-decode "${names[@]}" "${how[@]}" # they share the upstream in memory
+            hff-decode "${names[@]}" "${sets[@]}" "${how[@]}" # they share the upstream in memory
         else
-            for name in "${names[@]}"; do queue hff-decode "${name}" "${how[@]}"; done
+            for name in "${names[@]}"; do queue hff-decode "${name}" "${sets[@]}" "${how[@]}"; done
         fi
     done
     if [ "${cmd_backend}" != local ]; then run_queue decode "${cmd}"; fi

@@ -19,7 +19,7 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
                        the upstream's own weights); otherwise that of --train-config is used
   --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy beam_lm)
   --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
-                       without spaces; NAME (LibriSpeech's 3-gram.pruned.1e-7 or 4-gram, say), or FILE, an ARPA file or a KenLM
+                       without spaces; NAME, LibriSpeech's own 3-gram, 4-gram, 3-gram.pruned.1e-7 or 3-gram.pruned.3e-7; or FILE, an ARPA file or a KenLM
                        binary, upper case as the transcripts
   --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true);
                        README.md says how large they are
@@ -60,6 +60,7 @@ train_set=${probe_set}
 if [ "${speeds}" != 1.0 ]; then train_set=${probe_set}_sp${speeds//,/_}; fi
 dev_set=${dev_part//-/_} test_sets=${test_parts//-/_} units=data/units_${probe_set}_${unit_kind}
 if [ "${unit_kind}" != char ]; then units+=${unit_size}; fi
+lm_names="3-gram 3-gram.pruned.1e-7 3-gram.pruned.3e-7 4-gram"
 . utils/asr.sh
 
 if stage 1 "data, units and language model"; then

@@ -1,6 +1,6 @@
 """hff-lm: transcripts or text files in, a Kneser-Ney n-gram language model out, as lm.arpa and words.txt.
 
-Or one of LibriSpeech's own, by --download; --held-out tells how well either predicts another text.
+With --model a model that is there, or one of LibriSpeech's own by name; --held-out tells how well it predicts a text.
 """
 
 import argparse
@@ -12,32 +12,36 @@ from hfftools.log import run_main
 def main() -> None:
     parser = argparse.ArgumentParser(prog="hff-lm", description=__doc__)
     parser.add_argument("text", type=Path, nargs="*", help="data directories such as data/train, or text files")
-    parser.add_argument("--order", type=int, default=3)
+    parser.add_argument("--order", type=int, help="words or units in an n-gram (default 3)")
     parser.add_argument("--units", type=Path, help="a folder of units: over them instead of words")
-    parser.add_argument("--download", metavar="NAME", help="in place of text, such as 3-gram.pruned.1e-7")
+    parser.add_argument(
+        "--model", help="in place of text: a file, or a name such as 3-gram.pruned.1e-7, which is downloaded"
+    )
     parser.add_argument("--held-out", type=Path, help="data directory or text file to report the perplexity of")
     parser.add_argument("--out", type=Path, required=True, help="folder such as exp/lm")
     args = parser.parse_args()
-    if bool(args.text) == bool(args.download):
-        parser.error("give text to learn from, or --download, and not both")
+    if bool(args.text) == bool(args.model) or args.model and args.order:
+        parser.error("give text to learn from, with its --order, or --model")
     from hfftools.data.corpora.librispeech import language_model
     from hfftools.data.units import load
     from hfftools.decode import ngram
-    from hfftools.log import setup_logging
+    from hfftools.log import require, setup_logging
 
     setup_logging()
     units = load(args.units) if args.units else None
-    if args.download:
-        made = language_model(args.download, args.out)
+    if args.model:
+        made = Path(args.model) if Path(args.model).exists() else language_model(args.model, args.out)
     else:
         texts = [text for path in args.text for text in ngram.read_texts(path)]
-        made = ngram.make(texts, args.order, units, args.out)
-    print(f"wrote {made}")
+        made = ngram.make(texts, args.order or 3, units, args.out)
+    print(made)
     if args.held_out:
-        from hfftools.decode.lm import Ngram
+        from hfftools.decode.lm import Ngram, of_units
 
+        require(units or of_units(made) is None, f"{made} is over units: say which, by --units")
         sentences = [ngram.tokens(text, units) for text in ngram.read_texts(args.held_out)]
         perplexity, words, unknown = Ngram(made).perplexity(sentences)
+        require(unknown < words, f"{made} has no word of {args.held_out}; are both in upper or in lower case?")
         print(f"{args.held_out}: perplexity {perplexity:.2f} without the {unknown} unknown of {words} words")
 
 

@@ -18,9 +18,8 @@ from hfftools.data.units import Units
 from hfftools.decode import lm as language_model
 from hfftools.decode.grammar import Grammar, State, tree
 from hfftools.decode.hypothesis import Hypothesis, read, runs
-from hfftools.decode.search import Search
+from hfftools.decode.search import CTC_BEAM, Search
 
-BEAM_SIZE = 32  # where it is not given
 THRESHOLD = 1e-9  # of the best reading's score, below which one is dropped
 UNLIKELY = 1e-5  # of a frame's best posterior, below which a unit is not tried
 
@@ -136,7 +135,7 @@ class BeamSearch:
     def __call__(self, log_probs_BTU: Tensor, lens_B: Tensor) -> list[list[Hypothesis]]:
         """Distinct texts of each utterance, best first, at most `nbest`; word times by forced alignment of the units."""
         log_probs_BTU, found = log_probs_BTU.cpu(), []
-        size = self.options.beam_size or max(BEAM_SIZE, self.options.nbest)
+        size = self.options.beam_size or max(CTC_BEAM, self.options.nbest)
         for log_probs_TU, length in zip(log_probs_BTU, lens_B.tolist(), strict=True):
             readings: dict[str, Hypothesis] = {}
             frames_TU = log_probs_TU[:length]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from hfftools.data.normalise import unspaced
 from hfftools.data.table import read_table
 from hfftools.data.units import Units
 from hfftools.expdir import write_aside, write_json, write_text
@@ -40,6 +41,8 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     """out/lm.arpa, words.txt and lm.json from `texts`: over words, or over units; nothing where it is there of the same."""
     require(order >= 2, f"order {order} is below 2, which KenLM does not read")
     require(bool(texts), "there is no text to make a language model of")
+    known = units is not None or not unspaced(texts)
+    require(known, "the text puts no space between words; make the model of units, by --units (--lm units of a recipe)")
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}
     info = out / "lm.json"

@@ -9,6 +9,7 @@ from hfftools.config import resolve
 from hfftools.log import require
 
 NAMES = ("greedy", "beam")
+CTC_BEAM, TRANSDUCER_BEAM = 32, 4  # sizes of a beam that are not given
 
 
 @dataclass

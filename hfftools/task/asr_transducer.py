@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from hfftools.data.batch import Batch
 from hfftools.data.units import Units
 from hfftools.decode.hypothesis import Hypothesis
-from hfftools.decode.search import Search
+from hfftools.decode.search import TRANSDUCER_BEAM, Search
 from hfftools.decode.transducer import greedy, readings
 from hfftools.log import require
 from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.nn.transducer import Transducer
-
-BEAM_SIZE = 4  # where it is not given
 
 
 @dataclass
@@ -83,12 +81,12 @@ class Task(nn.Module):
         UserError for a lexicon or a language model, which a transducer's search does not take.
         """
         search = search or Search()
-        for option in ("lexicon", "lm"):
+        for option in ("lm", "lexicon"):
             require(
                 not getattr(search, option),
                 f"search.{option}: the search of task asr_transducer takes no {option}; leave it empty, or train asr_ctc",
             )
         beam, nbest = search.name == "beam", search.nbest
-        size = (search.beam_size or max(BEAM_SIZE, nbest)) if beam else 0
+        size = (search.beam_size or max(TRANSDUCER_BEAM, nbest)) if beam else 0
         f_BTJ = self.head(x_BTF, lens_B)
         return readings(self.net, f_BTJ, lens_B, size, nbest, self.config.symbols, self.units.decode)

@@ -15,7 +15,7 @@ import numpy as np
 from hfftools import score
 from hfftools.config import flat
 from hfftools.expdir import ExpDir
-from hfftools.log import UserError, log
+from hfftools.log import UserError, log, require
 from hfftools.train.decoding import read_scores
 from hfftools.train.experiment import HARMLESS, read_config
 
@@ -124,6 +124,7 @@ def read(roots: list[Path]) -> list[Section]:
         place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
         section = sections.setdefault((place, config.upstream), {})
         used = json.loads(exp.resources.read_text())
+        require("metric" in used, f"{exp.resources} is of an older hff, which must report it; or train again elsewhere")
         options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
         alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
         group = section.setdefault(alike, Group(root.name, dev_name, used["metric"]))

@@ -13,7 +13,7 @@ from typing import Any
 from hfftools import score
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
-from hfftools.decode.search import Search
+from hfftools.decode.search import CTC_BEAM, TRANSDUCER_BEAM, Search
 from hfftools.expdir import ExpDir, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
@@ -25,7 +25,7 @@ MOST = 100  # utterances of dev that are searched, spread evenly over the set: 2
 
 
 def resolve(search: Search, config: Any) -> Search:
-    """`lexicon` as a path or None; where it is not said, a lexicon goes with a language model of words."""
+    """`lexicon` as a path or None, and the beam's size; a lexicon that is not said goes with a language model of words."""
     lexicon = search.lexicon
     if search.lm and lexicon is None:
         from hfftools.decode.lm import of_units
@@ -33,7 +33,8 @@ def resolve(search: Search, config: Any) -> Search:
         lexicon = of_units(Path(search.lm)) is None
     if lexicon is True:
         lexicon = search.lm or config.data.train
-    return replace(search, lexicon=lexicon or None)
+    usual = TRANSDUCER_BEAM if config.task.name == "asr_transducer" else CTC_BEAM
+    return replace(search, lexicon=lexicon or None, beam_size=search.beam_size or max(usual, search.nbest))
 
 
 def file_digest(path: str) -> str:

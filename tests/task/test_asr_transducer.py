@@ -92,11 +92,11 @@ def targets(model, readings) -> dict[str, torch.Tensor]:
     return {"targets_BL": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), "target_lens_B": lens_B}
 
 
-@pytest.mark.parametrize("option", ["lm", "lexicon"])
-def test_a_search_that_it_has_not_is_refused_in_one_line(here, option):
+@pytest.mark.parametrize("given", [["lm"], ["lexicon"], ["lm", "lexicon"]])
+def test_a_search_that_it_has_not_is_refused_in_one_line(here, given):
     model, data = build(here)
-    with pytest.raises(UserError, match=f"search.{option}: the search of task asr_transducer takes no {option}"):
-        model.task.hypotheses(*model.encode(batch_of(data, [0])), Search("beam", **{option: "file"}))
+    with pytest.raises(UserError, match=f"search.{given[0]}: the search of task asr_transducer takes no {given[0]}"):
+        model.task.hypotheses(*model.encode(batch_of(data, [0])), Search("beam", **dict.fromkeys(given, "file")))
 
 
 @pytest.mark.parametrize("option", ["head=gru", "joint_dim=0", "context=0", "symbols=0", "joint_scores=0", "ctc=-1"])
@@ -162,7 +162,7 @@ def test_its_costs_are_told_before_training(here, tmp_path):
     used = json.loads(exp.resources.read_text())
     told = cost.measure_here(configure([], here), 2.0, 2)
     assert told["parameters"]["trainable_encoder"] == used["parameters"]["trainable_encoder"]
-    assert told["forward_flops_per_s"] > 0 and told["peak_bytes"] > 0  # of a tiny model, the difference may not be seen
+    assert told["forward_flops_per_s"] > 0
 
 
 def test_the_joiner_is_counted_and_in_parts_twice(here):

@@ -162,27 +162,33 @@ def test_an_unbound_variable_is_a_failure_too(recipe):
 
 STAGES = r"""
 set -euo pipefail
+. utils/parse_options.sh
 . utils/stage.sh
 . utils/asr.sh
-train_methods
+${what}
 """
 
 
 @pytest.fixture
 def stages(tmp_path):
-    """Stage 4 of a recipe of two methods, with stand-ins for the commands, which say what they were given."""
+    """A function of utils/asr.sh for two methods, with stand-ins for the commands, which say what they were given."""
     (tmp_path / "utils").symlink_to(ROOT / "utils")
     (tmp_path / "bin").mkdir()
-    for name in ("hff-train", "torchrun"):
+    for name in ("hff-train", "torchrun", "hff-lm", "hff-decode"):
         (tmp_path / "bin" / name).write_text('#!/bin/sh\necho "$0" "$@"\n[ "$3" != bad ] || exit 3\n')
         (tmp_path / "bin" / name).chmod(0o755)
 
-    def run(backend, processes="1", methods="lora hff"):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "train.yaml").write_text("task: {name: asr_ctc}")
+
+    def run(backend, processes="1", methods="lora hff", what="train_methods", **more):
         variables = {
             "upstream": "hff_tiny", "methods": methods, "seeds": "1 2", "train_set": "train", "dev_set": "dev",
             "test_sets": "a b", "units": "my units", "train_config": "conf/train.yaml", "cache": "false", "epochs": "",
-            "tag": "", "stage": "1", "stop_stage": "6", "cmd_backend": backend, "train_procs": processes,
-            "train_cmd": "utils/run.sh --max-jobs 2", "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+            "probe_set": "train", "searches": "greedy", "lm": "words", "tag": "", "stage": "1", "stop_stage": "6",
+            "cmd_backend": backend, "train_procs": processes,
+            "train_cmd": "utils/run.sh --max-jobs 2", "cmd": "utils/run.sh", "what": what,
+            "PATH": f"{tmp_path}/bin:{os.environ['PATH']}", **more,
         }  # fmt: skip
         environment = {**os.environ, **variables}
         (tmp_path / "run.sh").write_text(STAGES)
@@ -210,6 +216,57 @@ def test_a_training_that_fails_is_named_and_the_others_are_done(stages):
     assert "Ended (code 3)" in (stages.folder / "exp" / "log" / "train.2.log").read_text()
     assert "Ended (code 0)" in (stages.folder / "exp" / "log" / "train.4.log").read_text()
     assert stages("local", methods="bad hff").returncode == 3
+
+
+def told(done, command):
+    assert done.returncode == 0, done.stderr
+    return [line.partition(f"{command} ")[2] for line in done.stdout.splitlines()]
+
+
+def test_each_search_has_its_decodes_with_the_test_sets_of_now(stages):
+    options = {"searches": "greedy beam beam_lm", "seeds": "1", "what": "decode_methods"}
+    here = told(stages("local", **options), "hff-decode")
+    sets, lm = "--data data/a --data data/b", "search.lm=data/lm_train/lm.arpa"
+    assert here == [f"exp/lora exp/fusion {sets}{how}" for how in ("", " search.name=beam", f" search.name=beam {lm}")]
+    assert stages("elsewhere", **options).returncode == 0
+    jobs = (stages.folder / "exp" / "log" / "decode.list").read_text().splitlines()
+    assert len(jobs) == 6 and jobs[5].split() == ["hff-decode", "exp/fusion", *sets.split(), "search.name=beam", lm]
+    (mine := stages.folder / "mine.arpa").touch()
+    (other,) = told(stages("local", **{**options, "searches": "beam_lm", "lm": str(mine)}), "hff-decode")
+    assert other.endswith(f"search.lm={mine} search.tag=beam_lm_mine")
+
+
+@pytest.mark.parametrize(
+    ("lm", "command"),
+    [
+        ("words", "data/train --out data/lm_train --held-out data/dev"),
+        ("units", "data/train --units my_units --order 6 --out data/lm_my_units --held-out data/dev"),
+        ("3-gram", "--model 3-gram --out data/lm --held-out data/dev"),
+    ],
+)
+def test_a_language_model_is_made_where_a_search_needs_it(stages, lm, command):
+    options = {"what": "make_lm", "lm": lm, "lm_names": "3-gram 4-gram", "units": "my_units"}
+    assert told(stages("local", searches="greedy beam_lm", **options), "hff-lm") == [command]
+    assert told(stages("local", searches="greedy beam", **options), "hff-lm") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"searches": ""}, "--searches: '' is not one of greedy, beam, beam_lm"),
+        (
+            {"lm": "5-gram", "lm_names": "3-gram 4-gram"},
+            "no file '5-gram'; give one, words, units, or one of 3-gram 4-gram",
+        ),
+        ({"lm": "3-gram"}, "--lm: there is no file '3-gram'; give one, words, units"),
+        ({"searches": "beam_lm", "stage": "4"}, "--lm words: data/lm_train/lm.arpa is not there; run stage 1 with it"),
+        ({"searches": "beam_lm", "train_config": "conf/rnnt.yaml"}, "a transducer's search takes no language model"),
+    ],
+)
+def test_what_would_fail_in_stage_5_is_refused_at_once(stages, options, message):
+    (stages.folder / "conf" / "rnnt.yaml").write_text("task: {name: asr_transducer}")
+    done = stages("local", **options)
+    assert done.returncode == 1 and message in done.stderr and not done.stdout
 
 
 def test_several_processes_train_through_torchrun(stages):

@@ -74,7 +74,7 @@ def sets(source: Path, out: Path, limit: int | None = None, config: Config | Non
         of = f"_{config.lang.replace('-', '_')}" if config.lang else ""
         made[f"{part}{of}_{hours:g}h" if hours else f"{part}{of}"] = utterances
     if unspaced(u.text for utterances in made.values() for u in utterances):
-        log.info("the text is written without spaces: use characters as units, and look at CER, not at WER")
+        log.info("the text is written without spaces: look at CER, not at WER, and say --unit-kind char --lm units")
     return made
 
 
