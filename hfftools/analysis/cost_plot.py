@@ -36,7 +36,7 @@ def error_against_cost(plot: Plot) -> Path:
     axes[0, 0].set_ylabel(f"{plot.metric} (%), 95 % intervals")
     axes[0, 0].set_ylim(0, 1.1 * max(errors.high for _, errors, *_ in plot.points) or 1)
     if known:
-        axes[0, 1].set_xlim(left=0)
+        axes[0, 1].set_xlim(0, 1.1 * max(gflop for *_, gflop in plot.points) or 1)
     figure.suptitle(plot.title)
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return save(figure, plot.path)
