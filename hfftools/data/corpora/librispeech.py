@@ -32,7 +32,7 @@ MD5 = {
     "train-clean-5": "5df7d4e78065366204ca6845bb08f490",
     "dev-clean-2": "6d7ab67ac6a1d2c993d050e16d61080d",
 }
-# md5sum.txt of openslr.org/11, as pytorch-database-prep (sdrobert) holds it: the corpus' own n-grams of 803 million words
+# md5sum.txt of openslr.org/11, as pytorch-database-prep (sdrobert) holds it: the corpus' own n-grams
 LANGUAGE_MODELS = {
     "3-gram": "74cbb837e582378c26c602e1c8cbcb9c",
     "3-gram.pruned.1e-7": "9a0f1325bcaf3a0f7b7be4be10823c2a",
