@@ -163,6 +163,7 @@ def test_it_agrees_with_flashlight(tmp_path):
         (["search.lm=x"], "search.lm needs search.name=beam"),
         (["search.nbest=3"], "search.nbest needs"),
         (["search.name=beam", "search.beam_size=0"], "is below 1"),
+        (["search.name=beam", "search.beam_size=2", "search.nbest=3"], "3 is more than search.beam_size, 2"),
         (["search.name=beam", "search.lm_weight=1"], "needs a language model"),
         (["search.name=beam", "search.weight=1"], "there is no option"),
     ],
