@@ -18,9 +18,10 @@ from hfftools.log import UserError, require, suggest
 def plugin(room: str, name: str) -> ModuleType:
     """The module hfftools/<room>/<name>.py; UserError with suggestions where there is none."""
     package = importlib.import_module(f"hfftools.{room}")
-    known = [m.name for m in pkgutil.iter_modules(package.__path__)]
+    shared = getattr(package, "NOT_PLUGINS", ())
+    known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in shared]
     if name not in known:
-        raise UserError(f"there is no {room.split('.')[-1]} '{name}'; {suggest(name, known)}")
+        raise UserError(f"there is no {'corpus' if room == 'corpora' else room} '{name}'; {suggest(name, known)}")
     return importlib.import_module(f"hfftools.{room}.{name}")
 
 
@@ -105,6 +106,26 @@ def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = (
         raise UserError(
             f"{path}: this experiment was begun with other options: {words}; use another folder or put them back"
         )
+
+
+def with_option(config: DictConfig, key: str, value: Any) -> DictConfig:
+    """Return a read-only copy of `config` in which the option of the dotted `key` has another value."""
+    changed = config.copy()
+    OmegaConf.set_readonly(changed, False)
+    OmegaConf.update(changed, key, value)
+    OmegaConf.set_readonly(changed, True)
+    return changed
+
+
+def recorded_option(config: DictConfig, key: str, path: Path) -> DictConfig:
+    """Return `config` in which the option `key`, where it is `auto`, has the value that the file `path` recorded for it.
+
+    A run that resumes on another machine thus keeps what was chosen when it started. Without the file nothing changes.
+    """
+    if OmegaConf.select(config, key) != "auto" or not path.exists():
+        return config
+    recorded = OmegaConf.select(_load(path), key)
+    return config if recorded is None else with_option(config, key, recorded)
 
 
 def save_config(config: DictConfig, path: Path) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.config import plugin
-from hfftools.data.augment import Config as AugmentConfig
-from hfftools.data.augment import Masking, mask_spans, spec_augment
 from hfftools.data.batch import Batch
-from hfftools.data.units import Units
+from hfftools.data.spec_augment import Config as AugmentConfig
+from hfftools.data.spec_augment import Masking, mask_spans, spec_augment
 from hfftools.log import UserError, require
+from hfftools.text.units import Units
 from hfftools.upstream import graft
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import family, load_upstream, split_pair
 
 ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
@@ -42,26 +42,6 @@ def check(config: Config) -> None:
             graft.check(name, kind, config.tune.name, tune.places(config.tune))
     masked = config.mask.time or config.mask.channel
     require(not (bare and masked), "mask: fbank has nothing inside to mask; set mask.time=0 mask.channel=0")
-
-
-def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
-    """`all`, `blocks` (all but what enters the first), `last` or a list, negative numbers from the top -> layer numbers.
-
-    UserError outside 0..L.
-    """
-    if wanted in ("all", "blocks"):
-        return [n for n in upstream.all_layers if wanted == "all" or n not in upstream.input_layers]
-    numbers = [-1] if wanted == "last" else wanted
-    try:
-        numbers = [int(n) for n in numbers]
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{option}: '{wanted}' is neither all, blocks, last, nor a list of numbers such as [2,4,6]"
-        ) from None
-    layers = sorted({n + upstream.num_layers + 1 if n < 0 else n for n in numbers})
-    if not layers or layers[0] < 0 or layers[-1] > upstream.num_layers:
-        raise UserError(f"{option}: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
-    return layers
 
 
 class Model(nn.Module):

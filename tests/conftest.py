@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hfftools.data import datadir, units
-from hfftools.data.corpora import mini
+from hfftools.corpora import mini
+from hfftools.data import datadir
+from hfftools.text import units
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 
 pytest_plugins = ["checkpoints"]  # tests/checkpoints.py: tiny models of every family

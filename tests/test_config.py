@@ -83,9 +83,9 @@ def test_files_that_are_missing_or_no_yaml_are_named(tmp_path):
 
 
 def test_plugins_are_found_by_file_name():
-    assert plugin("data.corpora", "mini").__name__ == "hfftools.data.corpora.mini"
-    with pytest.raises(UserError, match="no corpora 'mimi'; did you mean mini"):
-        plugin("data.corpora", "mimi")
+    assert plugin("corpora", "mini").__name__ == "hfftools.corpora.mini"
+    with pytest.raises(UserError, match="no corpus 'mimi'; did you mean mini"):
+        plugin("corpora", "mimi")
 
 
 def test_a_saved_config_refuses_what_changed_by_name(tmp_path):

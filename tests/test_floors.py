@@ -6,31 +6,46 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hfftools"
-FLOORS = {
-    0: ["config", "expdir", "dist", "log"],
-    1: ["data", "nn"],
-    2: ["upstream", "decode", "score"],
-    3: ["tune", "fuse", "task"],
-    4: ["model"],
-    5: ["train"],
-    6: ["pretrain", "analysis", "report"],
-    7: ["bin"],
+FLOORS = {  # the order of design: a room imports from the rooms of lower numbers
+    number: rooms
+    for number, rooms in enumerate(
+        [
+            ["config", "expdir", "dist", "log"],
+            ["nn"],
+            ["audio"],
+            ["text"],
+            ["data"],
+            ["corpora"],
+            ["decode", "score"],
+            ["upstream"],
+            ["tune", "fuse", "task"],
+            ["model"],
+            ["meter"],
+            ["train"],
+            ["pretrain"],
+            ["probe"],
+            ["infer"],
+            ["bench"],
+            ["report"],
+            ["bin"],
+        ]
+    )
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 DOORS = {
     "s3prl": "upstream/s3prl.py",
     "transformers": "upstream/huggingface.py",
-    "kaldiio": "data/ark.py",
-    "soundfile": "data/audio.py",
-    "sentencepiece": "data/units.py",
-    "espeakng_loader": "data/espeak.py",
+    "kaldiio": "upstream/state_cache.py",
+    "soundfile": "audio/waveform.py",
+    "sentencepiece": "text/units.py",
+    "espeakng_loader": "audio/espeak.py",
     "jiwer": "score/counts.py",
     "kenlm": "decode/lm.py",
-    "matplotlib": "analysis/plot.py",
-    "regex": "data/normalise.py",
-    "num2words": "data/normalise.py",
-    "onnx": "train/export.py",
-    "onnxruntime": "train/export.py",
+    "matplotlib": "probe/plot.py",
+    "regex": "text/normalise.py",
+    "num2words": "text/normalise.py",
+    "onnx": "infer/export.py",
+    "onnxruntime": "infer/export.py",
     "sklearn": "nn/kmeans.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -21,16 +21,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="utterances a step")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
     args = parser.parse_intermixed_args()
+    from hfftools.bench import methods
     from hfftools.log import require, setup_logging
-    from hfftools.train import bench, ledger
+    from hfftools.meter import resources
 
     for name in ("seconds", "batch"):
         require(getattr(args, name) > 0, f"--{name}: {getattr(args, name)} is not above 0")
     setup_logging()
-    configs = bench.configure(args.method, args.config, [f"upstream={args.upstream}", *args.overrides])
-    table = bench.account(configs, args.seconds, args.batch)
-    print(f"{args.upstream}, a step of {args.batch} × {args.seconds:g} s. {bench.NOTE}\n")
-    print("\n".join([*table, "", *ledger.LEGEND]))
+    configs = methods.configure(args.method, args.config, [f"upstream={args.upstream}", *args.overrides])
+    table = methods.account(configs, args.seconds, args.batch)
+    print(f"{args.upstream}, a step of {args.batch} × {args.seconds:g} s. {methods.NOTE}\n")
+    print("\n".join([*table, "", *resources.LEGEND]))
 
 
 def cli() -> None:

@@ -24,20 +24,21 @@ def main() -> None:
         "overrides", nargs="*", metavar="key=value", help="any option, such as device=cuda or train.bf16=true"
     )
     args = parser.parse_intermixed_args()
+    from hfftools.bench import methods
     from hfftools.expdir import write_json, write_text
     from hfftools.log import require, setup_logging
-    from hfftools.report import environment
-    from hfftools.train import bench, ledger
+    from hfftools.meter import resources
+    from hfftools.report.results import environment
 
     for name in ("seconds", "batch", "steps", "rounds"):
         require(getattr(args, name) > 0, f"--{name}: {getattr(args, name)} is not above 0")
     setup_logging()
     options = [f"upstream={args.upstream}", *args.overrides]
-    run = bench.Bench(args.methods.split() or bench.known_methods(), args.config, options)
+    run = methods.Bench(args.methods.split() or methods.known_methods(), args.config, options)
     facts = {name: getattr(args, name) for name in ("upstream", "seconds", "batch", "steps", "rounds", "overrides")}
     facts["environment"] = environment()
     head = [f"# {args.upstream}, steps of {args.batch} × {args.seconds:g} s", "", *facts["environment"], ""]
-    tail = ["", f"Medians of {args.rounds} rounds of {args.steps} steps. {bench.NOTE}", *ledger.LEGEND, ""]
+    tail = ["", f"Medians of {args.rounds} rounds of {args.steps} steps. {methods.NOTE}", *resources.LEGEND, ""]
     text, data = args.out, Path(f"{str(args.out).removesuffix('.md')}.json")
 
     def write() -> None:

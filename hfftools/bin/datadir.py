@@ -42,7 +42,8 @@ def main() -> None:
     else:
         if args.verb == "normalise":
             from hfftools.config import resolve
-            from hfftools.data.normalise import Options, normalise_dir
+            from hfftools.data.repair import normalise_dir
+            from hfftools.text.normalise import Options
 
             kept, total = normalise_dir(args.data, resolve(Options, [], args.options))
         else:

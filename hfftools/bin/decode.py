@@ -36,8 +36,8 @@ def main() -> None:
     if not roots:
         parser.error("name an experiment, such as exp/fusion")
     from hfftools.decode.search import configure
+    from hfftools.infer.decode_sets import decode, decode_chosen, read_scores
     from hfftools.log import setup_logging
-    from hfftools.train.decoding import decode, decode_chosen, read_scores
 
     setup_logging()
     if args.choose:

@@ -11,8 +11,8 @@ def main() -> None:
     parser.add_argument("exp", type=Path, help="a trained experiment, such as exp/fusion")
     parser.add_argument("--out", type=Path, required=True, help="the file to write, such as fusion.onnx")
     args = parser.parse_args()
+    from hfftools.infer.export import export
     from hfftools.log import setup_logging
-    from hfftools.train.export import export
 
     setup_logging()
     print(f"wrote {export(args.exp, args.out)}")

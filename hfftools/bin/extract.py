@@ -17,7 +17,7 @@ def main() -> None:
     args = parser.parse_args()
     from hfftools.log import setup_logging
     from hfftools.train.experiment import device_of
-    from hfftools.train.extract import extract
+    from hfftools.upstream.extract import extract
 
     setup_logging()
     layers = args.layers if args.layers in ("all", "last") else args.layers.split(",")

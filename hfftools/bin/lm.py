@@ -22,10 +22,10 @@ def main() -> None:
     args = parser.parse_args()
     if bool(args.text) == bool(args.model) or args.model and args.order:
         parser.error("give text to learn from, with its --order, or --model")
-    from hfftools.data.corpora.librispeech import language_model
-    from hfftools.data.units import load
+    from hfftools.corpora.librispeech import language_model
     from hfftools.decode import ngram
     from hfftools.log import require, setup_logging
+    from hfftools.text.units import load
 
     setup_logging()
     units = load(args.units) if args.units else None

@@ -24,7 +24,7 @@ def main() -> None:
         "lang=fr, hours=10, dev_hours=1, text.case=upper and more of commonvoice",
     )
     args = parser.parse_intermixed_args()
-    from hfftools.data.prepare import prepare
+    from hfftools.corpora.prepare import prepare
     from hfftools.log import setup_logging
 
     setup_logging()

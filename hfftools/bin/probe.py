@@ -25,8 +25,8 @@ def main() -> None:
         "similarity,geometry] layers=[0,4,8] phones=espeak:en-us phones=lexicon.txt head=conformer epochs=20",
     )
     args = parser.parse_intermixed_args()
-    from hfftools.analysis.probe import probe
     from hfftools.log import setup_logging
+    from hfftools.probe.job import probe
 
     setup_logging()
     overrides = [*([f"upstream={args.upstream}"] if args.upstream else []), *args.overrides]

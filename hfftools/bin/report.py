@@ -18,10 +18,10 @@ def main() -> None:
     parser.add_argument("--title", default="Results", help="its first line")
     parser.add_argument("--command", default="", help="what made the experiments, for the file")
     args = parser.parse_args()
-    from hfftools.analysis.cost_plot import error_against_cost
     from hfftools.expdir import ExpDir
     from hfftools.log import setup_logging
-    from hfftools.report import report
+    from hfftools.report.cost_plot import error_against_cost
+    from hfftools.report.results import report
 
     setup_logging()
     table, plots = report(args.exp, args.out, args.title, args.command)

@@ -21,11 +21,11 @@ def main() -> None:
 
     from hfftools.expdir import write_json
     from hfftools.log import setup_logging
-    from hfftools.train.scoring import compare, decoded_sets
+    from hfftools.report.compare_systems import compare, decoded_sets
 
     setup_logging()
     if len(args.exp) == 1:
-        from hfftools.train.decoding import rescore
+        from hfftools.infer.decode_sets import rescore
 
         scores = {str(folder): rescore(folder) for folder in decoded_sets(args.exp[0])}
         for folder, found in scores.items():

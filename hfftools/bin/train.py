@@ -17,9 +17,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
     args = parser.parse_intermixed_args()
     from hfftools import dist
-    from hfftools.analysis.plot import training_curves
     from hfftools.config import conf_file
     from hfftools.log import log, setup_logging
+    from hfftools.probe.plot import training_curves
     from hfftools.train.job import train
 
     setup_logging()

@@ -25,8 +25,8 @@ def main() -> None:
     words = [word for word in args.args if word not in overrides]
     if not words:
         parser.error("name a recording, a folder, or - for standard input")
+    from hfftools.infer.transcribe import Options, transcribe
     from hfftools.log import setup_logging
-    from hfftools.train.transcribe import Options, transcribe
 
     setup_logging()
     options = Options(args.max_seconds, args.pause, args.format, args.out)

@@ -13,9 +13,9 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="units of bpe and unigram, blank and unknown included (500)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the units, such as data/units_char")
     args = parser.parse_args()
-    from hfftools.data import units
     from hfftools.data.table import read_table
     from hfftools.log import setup_logging
+    from hfftools.text import units
 
     setup_logging()
     texts = [" ".join(t.split()) for d in args.data for t in read_table(d / "text", value_required=False).values()]

@@ -3,9 +3,10 @@
 The order of the batches follows from (seed, epoch) alone, so a resumed run sees what an undisturbed one would have seen.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from typing import Protocol
 from zlib import crc32
 
 import numpy as np
@@ -14,12 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from hfftools.data import audio
-from hfftools.data.ark import HiddenCache
+from hfftools.audio import waveform
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Perturb
-from hfftools.data.units import Units
 from hfftools.log import UserError
+from hfftools.text.units import Units
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ def pad_batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return pad_sequence(list(rows), batch_first=True), torch.tensor([len(row) for row in rows])
 
 
+class StateReader(Protocol):
+    """What a cache of hidden states offers to `Speech`; upstream/state_cache.py implements it."""
+
+    def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
+        """Return {layer: h [T, D] float32} of one utterance."""
+
+
 class Speech(Dataset):
     """Utterances with their units; `cache` stands in for the audio where hidden states were kept.
 
@@ -94,7 +101,7 @@ class Speech(Dataset):
         self,
         utterances: list[Utterance],
         units: Units | None,
-        cache: HiddenCache | None = None,
+        cache: StateReader | None = None,
         layers: Sequence[int] = (),
         perturb: Perturb | None = None,
     ):
@@ -123,7 +130,7 @@ class Speech(Dataset):
         utt = self.utterances[index]
         if self.cache is not None:
             return index, {k: torch.from_numpy(h) for k, h in self.cache.read(utt.id, self.layers).items()}
-        samples = audio.load(utt.source, utt.start_s, utt.end_s)
+        samples = waveform.load(utt.source, utt.start_s, utt.end_s)
         return index, torch.from_numpy(self.perturb(samples, utt.id, self.epoch) if self.perturb else samples)
 
     def collate(self, items: list[tuple[int, Tensor | dict[int, Tensor]]]) -> Batch:

@@ -7,7 +7,7 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
-from hfftools.data import audio
+from hfftools.audio import waveform
 from hfftools.data.table import read_table, write_table
 from hfftools.log import UserError, progress
 
@@ -104,7 +104,7 @@ def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, 
     # one command or one header a recording, however many segments it has
     sources = sorted({wavs[recording] for utt, (recording, _, _) in spans.items() if utt not in known})
     bar = progress(sources, len(sources), f"durations of {directory.name}", "file") if sources else ()
-    whole = {source: audio.duration_s(source) for source in bar}
+    whole = {source: waveform.duration_s(source) for source in bar}
     for utt in spans.keys() - known.keys():
         recording, start_s, _ = spans[utt]
         known[utt] = whole[wavs[recording]] - start_s
@@ -161,7 +161,7 @@ def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:
     tables["utt2spk"] = {u.id: u.speaker for u in utterances}
     tables["spk2utt"] = by_speaker(tables["utt2spk"])
     tables["utt2dur"] = {u.id: f"{u.duration_s:.6f}" for u in utterances}
-    tables["utt2num_samples"] = {u.id: str(round(u.duration_s * audio.RATE_HZ)) for u in utterances}
+    tables["utt2num_samples"] = {u.id: str(round(u.duration_s * waveform.RATE_HZ)) for u in utterances}
     directory.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if name in tables:
@@ -230,7 +230,7 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
         empty = sorted(u for u, t in tables["text"].items() if not t.strip())
         if empty:
             raise UserError(f"{directory}/text: {len(empty)} empty transcripts, first {empty[0]}; {mend}")
-    lost = [recording for recording, source in wavs.items() if not audio.exists(source)]
+    lost = [recording for recording, source in wavs.items() if not waveform.exists(source)]
     if lost:
         raise UserError(
             f"{directory}/wav.scp: {len(lost)} audio files do not exist, first {wavs[lost[0]]}; "

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hfftools.data import audio, datadir
+from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError
 
@@ -31,12 +32,12 @@ def recordings(place: str) -> list[Utterance]:
     try:
         if (folder / "wav.scp").exists():
             return datadir.read(folder, need_text=False)
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in audio.SUFFIXES and p.is_file())
+        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in waveform.SUFFIXES and p.is_file())
         paths = [str(path) for path in files]
         if not paths:
             what = "neither a data directory nor a folder of recordings"
-            raise UserError(f"{place} is {what}; their names end in {', '.join(audio.SUFFIXES)}")
-        lengths = audio.durations_s(paths, f"noise of {folder.name}")
+            raise UserError(f"{place} is {what}; their names end in {', '.join(waveform.SUFFIXES)}")
+        lengths = waveform.durations_s(paths, f"noise of {folder.name}")
         for broken in (length for length in lengths if isinstance(length, UserError)):
             raise broken
     except UserError as error:
@@ -46,13 +47,13 @@ def recordings(place: str) -> list[Utterance]:
 
 def excerpt(recording: Utterance, num_samples: int, rng: np.random.Generator) -> np.ndarray:
     """[N] from anywhere in a recording; one that is shorter is repeated, begun anywhere too."""
-    spare_s = recording.duration_s - num_samples / audio.RATE_HZ
+    spare_s = recording.duration_s - num_samples / waveform.RATE_HZ
     start_s, end_s, place = recording.start_s, recording.end_s, rng.random()
     if spare_s > 0:
         start_s += place * spare_s
-        end_s = start_s + num_samples / audio.RATE_HZ
+        end_s = start_s + num_samples / waveform.RATE_HZ
     try:
-        samples = audio.load(recording.source, start_s, end_s)
+        samples = waveform.load(recording.source, start_s, end_s)
     except UserError as error:
         raise UserError(f"perturb.noise: {error}") from None
     if spare_s <= 0:

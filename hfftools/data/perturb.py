@@ -14,7 +14,8 @@ import numpy as np
 import torch
 import torchaudio
 
-from hfftools.data import audio, datadir, noise
+from hfftools.audio import waveform
+from hfftools.data import datadir, noise
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError, log, progress, require
 
@@ -108,8 +109,8 @@ def _copy(utt: Utterance, factor: float, folder: Path) -> Utterance:
     path = folder / f"{prefix}{utt.id}.flac"
     original = Path(utt.source)
     if not (path.exists() and original.is_file() and path.stat().st_mtime > original.stat().st_mtime):
-        audio.save(path, at_speed(audio.load(utt.source, utt.start_s, utt.end_s), factor))
-    source, seconds = str(path.resolve()), audio.duration_s(str(path))
+        waveform.save(path, at_speed(waveform.load(utt.source, utt.start_s, utt.end_s), factor))
+    source, seconds = str(path.resolve()), waveform.duration_s(str(path))
     return replace(
         utt,
         id=prefix + utt.id,

@@ -3,11 +3,12 @@
 import shutil
 from pathlib import Path
 
-from hfftools.data import audio
+from hfftools.audio import waveform
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, is_positive, parse_span
-from hfftools.data.table import format_table, read_loosely
+from hfftools.data.table import format_table, read_loosely, read_table
 from hfftools.expdir import write_text
 from hfftools.log import UserError, log
+from hfftools.text.normalise import Options, normalise
 
 
 def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int, int]:
@@ -30,7 +31,7 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
     names = [name for name in {base, *PER_UTTERANCE} if name in tables]
     total = len(set().union(*(tables[name] for name in names)))
 
-    wavs = {recording: source for recording, source in tables["wav.scp"].items() if source and audio.exists(source)}
+    wavs = {recording: source for recording, source in tables["wav.scp"].items() if source and waveform.exists(source)}
     if len(wavs) < len(tables["wav.scp"]):
         lost = sorted(tables["wav.scp"].keys() - wavs.keys())
         log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
@@ -71,3 +72,9 @@ def _replace(directory: Path, texts: dict[str, str]) -> None:
             shutil.copy2(directory / name, directory / ".backup" / name)
     for name in changed:
         write_text(directory / name, texts[name])
+
+
+def normalise_dir(directory: Path, options: Options) -> tuple[int, int]:
+    """Normalise directory/text in place, originals in .backup/; (kept, out of), as transcripts that come to nothing go."""
+    old = read_table(directory / "text", value_required=False)
+    return fix(directory, {utt: normalise(text, options) for utt, text in old.items()})

@@ -14,11 +14,11 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from hfftools.data.units import Units
 from hfftools.decode import lm as language_model
 from hfftools.decode.grammar import Grammar, State, tree
 from hfftools.decode.hypothesis import Hypothesis, read, runs
 from hfftools.decode.search import CTC_BEAM, Search
+from hfftools.text.units import Units
 
 THRESHOLD = 1e-9  # of the best reading's score, below which one is dropped
 UNLIKELY = 1e-5  # of a frame's best posterior, below which a unit is not tried

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from hfftools.data.units import UNKNOWN, Units
 from hfftools.decode.lm import Ngram
 from hfftools.log import require
+from hfftools.text.units import UNKNOWN, Units
 
 NEVER = float("-inf")
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from hfftools.data.units import Units
 from hfftools.decode.hypothesis import Hypothesis, read, runs
+from hfftools.text.units import Units
 
 
 def greedy(log_probs_BTU: Tensor, lens_B: Tensor, blank: int = 0) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hfftools.data.units import Units
+from hfftools.text.units import Units
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hfftools.data.units import Units
 from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
 from hfftools.log import UserError, require
+from hfftools.text.units import Units
 
 LN10 = math.log(10)
 GZIP, BINARY = b"\x1f\x8b", b"mmap lm "  # how such files begin

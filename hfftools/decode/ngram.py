@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from hfftools.data.normalise import unspaced
 from hfftools.data.table import read_table
-from hfftools.data.units import Units
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import UserError, log, require
+from hfftools.text.normalise import unspaced
+from hfftools.text.units import Units
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text is too small to tell, as of lmplz --discount_fallback

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hfftools.data import audio, datadir
+from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.expdir import write_aside, write_json
 from hfftools.log import UserError, progress
 from hfftools.nn.logmel import LogMel
@@ -54,7 +55,7 @@ def _compute(utterances: list[datadir.Utterance], digest: str, index_file: Path,
     logmel = LogMel()
 
     def mel(utt: datadir.Utterance) -> np.ndarray:
-        wav_BN = torch.from_numpy(audio.load(utt.source, utt.start_s, utt.end_s))[None]
+        wav_BN = torch.from_numpy(waveform.load(utt.source, utt.start_s, utt.end_s))[None]
         return logmel(wav_BN, torch.tensor([wav_BN.shape[1]]))[0][0].numpy().astype(np.float16)
 
     with ThreadPoolExecutor(2) as pool:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import compare_config, plugin, resolve, save_config
+from hfftools.config import compare_config, plugin, recorded_option, resolve, save_config, with_option
 from hfftools.expdir import (
     ExpDir,
     append_json_line,
@@ -26,6 +26,7 @@ from hfftools.expdir import (
 )
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
+from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
@@ -53,7 +54,7 @@ class Config:
     warmup: float = 0.08  # share of the steps
     weight_decay: float = 0.01
     clip: float = 5.0
-    bf16: bool = True
+    bf16: Any = "auto"  # autocast to bfloat16: true, false, or auto: where the processor multiplies it natively
     threads: int = 0  # 0: as many as torch finds
     log_steps: int = 50
     save_steps: int = 250
@@ -155,6 +156,8 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     config: Config = resolve(Config, sources, overrides, {"targets": "pretrain"})
     require(bool(config.data), "data: name at least one data directory, as in 'data=[data/train]'")
     exp = ExpDir(folder)
+    config = recorded_option(config, "bf16", exp.config)
+    config = with_option(config, "bf16", use_bf16(config.bf16, torch.device("cpu"), "bf16"))
     compare_config(config, exp.config, may_differ=("threads", "log_steps", "save_steps"))
     if config.threads:
         torch.set_num_threads(config.threads)

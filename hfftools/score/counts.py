@@ -14,7 +14,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 
-from hfftools.data.units import Units
+from hfftools.text.units import Units
 
 HEAD = "| dataset | Snt | Wrd | Corr | Sub | Del | Ins | Err | S.Err |\n|---|---|---|---|---|---|---|---|---|\n"
 RESAMPLES = 1000

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfftools.data.table import read_table
-from hfftools.data.units import Units
 from hfftools.expdir import write_text
 from hfftools.log import UserError
 from hfftools.score import counts, result
+from hfftools.text.units import Units
 
 
 @dataclass(frozen=True)

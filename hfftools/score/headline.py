@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from hfftools.data.normalise import unspaced
+from hfftools.text.normalise import unspaced
 
 
 def headline(refs: Iterable[str]) -> str:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.data.batch import Batch
-from hfftools.data.units import Units
 from hfftools.decode.greedy import greedy, hypotheses
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import Search
 from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
+from hfftools.text.units import Units
 
 
 @dataclass

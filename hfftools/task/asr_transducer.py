@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.data.batch import Batch
-from hfftools.data.units import Units
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import TRANSDUCER_BEAM, Search
 from hfftools.decode.transducer import greedy, readings
@@ -19,6 +18,7 @@ from hfftools.log import require
 from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.nn.transducer import Transducer
+from hfftools.text.units import Units
 
 
 @dataclass

@@ -10,23 +10,24 @@ import torch
 from omegaconf import OmegaConf
 
 from hfftools import dist
-from hfftools.config import resolve
+from hfftools.config import resolve, with_option
 from hfftools.data import datadir
-from hfftools.data.ark import HiddenCache
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Config as PerturbConfig
 from hfftools.data.perturb import Perturb
-from hfftools.data.units import Units
-from hfftools.data.units import load as load_units
 from hfftools.expdir import ExpDir
 from hfftools.log import UserError, log, require
 from hfftools.model import ROOMS
 from hfftools.model import Config as ModelConfig
 from hfftools.model import Model
+from hfftools.nn.precision import use_bf16
+from hfftools.text.units import Units
+from hfftools.text.units import load as load_units
 from hfftools.train.loop import Config as LoopConfig
 from hfftools.train.optim import Config as OptimConfig
 from hfftools.upstream.base import Upstream
+from hfftools.upstream.state_cache import HiddenCache
 
 
 @dataclass
@@ -92,6 +93,14 @@ def device_of(wanted: str) -> torch.device:
         return torch.zeros(1, device=wanted).device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={wanted}: {str(error).splitlines()[0]}") from None
+
+
+def choose_precision(config: Any, device: torch.device) -> Any:
+    """Return the configuration with train.bf16 as true or false in place of auto.
+
+    Raises UserError where train.bf16 is true and the device cannot compute in bfloat16.
+    """
+    return with_option(config, "train.bf16", use_bf16(config.train.bf16, device, "train.bf16"))
 
 
 def experiment_units(exp: ExpDir, config: Any) -> Units:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from hfftools import dist
-from hfftools.config import compare_config, save_config
+from hfftools.config import compare_config, recorded_option, save_config
 from hfftools.data import datadir
-from hfftools.data.units import load as load_units
 from hfftools.expdir import ExpDir, check_inputs, write_json
 from hfftools.log import UserError, log, require, setup_logging
+from hfftools.meter.flops import count_run
+from hfftools.meter.resources import checkpoint_bytes, parameters
 from hfftools.model import Model, check
+from hfftools.text.units import load as load_units
 from hfftools.train import experiment
-from hfftools.train.flops import count_run
-from hfftools.train.ledger import checkpoint_bytes, parameters
 from hfftools.train.loop import Loop
 from hfftools.upstream.names import load_upstream
 
@@ -31,15 +31,18 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
         config = experiment.read_config(exp, [])
     else:
         config = experiment.configure(sources, overrides)
+        config = recorded_option(config, "train.bf16", exp.config)
         compare_config(config, exp.config, may_differ=experiment.HARMLESS)
     check(config)
+    device = experiment.device_of(config.device)
     batches, processes = config.train.accumulate, dist.world()
     require(
         batches % processes == 0,
         f"train.accumulate: the {batches} batches of a step cannot be dealt to {processes} processes; "
         f"set train.accumulate={-(-batches // processes) * processes}, and data.batch_seconds to what one holds",
     )
-    device = experiment.device_of(config.device)
+    if not exp.final.exists():  # a finished experiment may come from a machine that can what this one cannot
+        config = experiment.choose_precision(config, device)
     with exp.alone() if dist.is_main() else nullcontext():
         _train(exp, config, device)
     return exp
@@ -84,6 +87,6 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     if not dist.is_main():
         return
     costs = {**count_run(loop.model, train, config), "checkpoint_bytes": checkpoint_bytes(loop.model)}
-    facts = {"cached": bool(features), "device": str(device), "processes": dist.world()}
+    facts = {"cached": bool(features), "device": str(device), "processes": dist.world(), "bf16": config.train.bf16}
     write_json(exp.resources, {"parameters": counts, **used, **costs, **facts})
     loop.keep_final()

@@ -19,10 +19,11 @@ from hfftools import dist, score
 from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir, write_aside
 from hfftools.log import UserError, log, progress, require
+from hfftools.meter.resources import Ledger
 from hfftools.model import Model
+from hfftools.nn.precision import check_bf16
 from hfftools.train import checkpoint, evaluate, optim
 from hfftools.train.history import Diverged, History, told
-from hfftools.train.ledger import Ledger
 
 
 @dataclass
@@ -31,7 +32,9 @@ class Config:
 
     epochs: int = 40
     accumulate: int = 1  # batches whose gradients make one step
-    bf16: bool = False  # autocast to bfloat16
+    # autocast to bfloat16: true, false, or auto: where the processor or GPU multiplies it natively; the experiment's
+    # config.yaml and resources.json record which it was
+    bf16: Any = "auto"
     average: int = 5  # best epochs by dev error whose mean is the final checkpoint
     patience: int = 0  # epochs without a lower dev error after which to stop; 0: never
     blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
@@ -43,6 +46,7 @@ class Config:
             require(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is below 1")
         for name in ("patience", "blank_epochs", "minutes", "save_minutes"):
             require(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is below 0")
+        check_bf16(self.bf16, "train.bf16")
 
 
 class Loop:
@@ -233,4 +237,4 @@ class Loop:
         checkpoint.save(self.exp.final, self.model.trained_state(), self.model, **self.final_facts)
 
 
-_ADVICE = "lower optim.*.lr, lengthen its warmup, or turn train.bf16 off; then train in a fresh folder"
+_ADVICE = "lower optim.*.lr, lengthen its warmup, or set train.bf16=false; then train in a fresh folder"

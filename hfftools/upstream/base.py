@@ -2,8 +2,11 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
+
+from hfftools.log import UserError
 
 
 class Upstream(nn.Module):
@@ -86,3 +89,23 @@ class Upstream(nn.Module):
         """
         shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.parameters()}
         return copy.deepcopy(self, {**shared, **{id(b): b for b in self.buffers()}})
+
+
+def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
+    """`all`, `blocks` (all but what enters the first), `last` or a list, negative numbers from the top -> layer numbers.
+
+    UserError outside 0..L.
+    """
+    if wanted in ("all", "blocks"):
+        return [n for n in upstream.all_layers if wanted == "all" or n not in upstream.input_layers]
+    numbers = [-1] if wanted == "last" else wanted
+    try:
+        numbers = [int(n) for n in numbers]
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{option}: '{wanted}' is neither all, blocks, last, nor a list of numbers such as [2,4,6]"
+        ) from None
+    layers = sorted({n + upstream.num_layers + 1 if n < 0 else n for n in numbers})
+    if not layers or layers[0] < 0 or layers[-1] > upstream.num_layers:
+        raise UserError(f"{option}: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
+    return layers

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.log import UserError
-from hfftools.upstream.cache import file_hash
+from hfftools.upstream.checkpoint_files import file_hash
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Attention,

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from hfftools.log import UserError, log, suggest
-from hfftools.upstream.cache import fetch, file_hash
+from hfftools.upstream.checkpoint_files import fetch, file_hash
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Activation,

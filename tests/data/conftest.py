@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hfftools.data import audio, datadir
+from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 
 TEXTS = {"ann-1": "the cat", "ann-2": "مرحبا بك", "bob-1": "e\u0301 é 你好", "bob-10": "a", "bob-9": "b"}
@@ -15,7 +16,7 @@ def spoken(tmp_path) -> list[Utterance]:
     spoken = []
     for index, (utt, text) in enumerate(reversed(TEXTS.items())):
         path, duration_s = tmp_path / f"{utt}.wav", 0.5 + index / 10
-        audio.save(path, np.full(round(duration_s * 16000), 0.1))
+        waveform.save(path, np.full(round(duration_s * 16000), 0.1))
         spoken.append(Utterance(utt, utt.split("-")[0], str(path), text, duration_s=duration_s))
     return spoken
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from hfftools.data import datadir, units
-from hfftools.data.augment import Config, spec_augment
+from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
+from hfftools.data.spec_augment import Config, spec_augment
+from hfftools.text import units
 
 DURATIONS = np.random.default_rng(0).uniform(0.5, 20, 300).tolist()
 

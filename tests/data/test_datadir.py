@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hfftools.data import audio, datadir
+from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
 from hfftools.log import UserError
@@ -99,7 +100,7 @@ def test_tables_are_written_sorted_and_only_blanks_part_a_key_from_its_value(tmp
 
 def test_spaces_in_a_path_and_odd_white_space_in_a_name_stay(tmp_path):
     path = tmp_path / "two  spaces\u00a0.wav"
-    audio.save(path, np.zeros(1600))
+    waveform.save(path, np.zeros(1600))
     datadir.write(tmp_path / "set", [Utterance("a-1", "a", str(path), "x", duration_s=0.1)])
     assert datadir.read(tmp_path / "set")[0].source == str(path)
 
@@ -124,7 +125,7 @@ def test_a_recording_is_opened_once_for_all_its_segments(tmp_path, spoken):
     found = datadir.read(folder, need_text=False)
     assert [round(u.duration_s, 6) for u in found] == [0.8, 0.6, 0.2]
     assert [u.end_s for u in found] == [None, None, 0.4]
-    assert [len(audio.load(u.source, u.start_s, u.end_s)) for u in found] == [12800, 9600, 3200]
+    assert [len(waveform.load(u.source, u.start_s, u.end_s)) for u in found] == [12800, 9600, 3200]
     assert (tmp_path / "count").read_text() == "run\n"
     write_table(folder / "segments", {"a-1": "rec 5 -1"})
     with pytest.raises(UserError, match="segments: 'a-1' starts at 5.0 s, after the end"):

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from hfftools.data import audio, datadir, noise
+from hfftools.audio import waveform
+from hfftools.data import datadir, noise
 from hfftools.log import UserError
 
 
 def ramp(path, seconds, rate_hz=16000):
     """A recording whose samples tell where in it they are: it rises from -0.9 to 0.9."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    audio.save(path, np.linspace(-0.9, 0.9, round(seconds * rate_hz)), rate_hz)
+    waveform.save(path, np.linspace(-0.9, 0.9, round(seconds * rate_hz)), rate_hz)
     return path
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hfftools.data import audio, datadir, noise
+from hfftools.audio import waveform
+from hfftools.data import datadir, noise
 from hfftools.data.batch import Speech, plan
 from hfftools.data.perturb import Config, Perturb, speed
 from hfftools.log import UserError
@@ -14,14 +15,14 @@ SPEEDS = [0.8, 1.0, 1.25]
 
 def test_copies_have_the_length_and_pitch_of_their_speed(tmp_path):
     wav = tmp_path / "s1-a.wav"
-    audio.save(wav, 0.5 * np.sin(2 * np.pi * 400 * np.arange(32000) / 16000))
+    waveform.save(wav, 0.5 * np.sin(2 * np.pi * 400 * np.arange(32000) / 16000))
     datadir.write(tmp_path / "train", [datadir.Utterance("s1-a", "s1", str(wav), "go", duration_s=2.0)])
     assert speed(tmp_path / "train", tmp_path / "train_sp", [0.8, 1.0, 1.25]) == 3
     assert datadir.validate(tmp_path / "train_sp") == 3
     copies = {u.id: u for u in datadir.read(tmp_path / "train_sp")}
     assert set(copies) == {"s1-a", "sp0.8-s1-a", "sp1.25-s1-a"} and {u.text for u in copies.values()} == {"go"}
     for utt, factor in (("sp0.8-s1-a", 0.8), ("sp1.25-s1-a", 1.25)):
-        samples = audio.load(copies[utt].source)
+        samples = waveform.load(copies[utt].source)
         assert copies[utt].duration_s == pytest.approx(2 / factor, abs=0.01) and copies[utt].speaker == utt[:-2]
         peak_hz = np.abs(np.fft.rfft(samples)).argmax() / (len(samples) / 16000)
         assert peak_hz == pytest.approx(400 * factor, abs=2)
@@ -39,9 +40,9 @@ def tones(tmp_path):
         rate_hz = 16000 if n % 3 else 44100
         seconds = 1 + n / 20
         wav = tmp_path / "wav" / f"s-{n:02d}.wav"
-        audio.save(wav, 0.3 * np.sin(2 * np.pi * 400 * np.arange(round(seconds * rate_hz)) / rate_hz), rate_hz)
+        waveform.save(wav, 0.3 * np.sin(2 * np.pi * 400 * np.arange(round(seconds * rate_hz)) / rate_hz), rate_hz)
     names = sorted(wav.stem for wav in (tmp_path / "wav").iterdir())
-    lengths = [audio.duration_s(str(tmp_path / "wav" / f"{name}.wav")) for name in names]
+    lengths = [waveform.duration_s(str(tmp_path / "wav" / f"{name}.wav")) for name in names]
     return [
         datadir.Utterance(name, "s", str(tmp_path / "wav" / f"{name}.wav"), None, duration_s=length)
         for name, length in zip(names, lengths, strict=True)
@@ -116,7 +117,7 @@ def test_noise_comes_in_its_share_at_ratios_from_the_range(tones, tmp_path, kind
         (tmp_path / "noise").mkdir()
         for seconds in (5, 0.2):
             hiss = np.random.default_rng(0).standard_normal(int(16000 * seconds)) / 10
-            audio.save(tmp_path / "noise" / f"{seconds}.wav", hiss)
+            waveform.save(tmp_path / "noise" / f"{seconds}.wav", hiss)
     perturb = Perturb(Config(noise_share=0.5, noise=place, snr_db=[5.0, 25.0]), seed=0)
     clean, ratios_db, untouched = heard(Speech(tones, None), 9.0), [], 0
     for epoch in range(10):
@@ -135,7 +136,7 @@ def test_the_ratio_is_the_one_drawn(tones, monkeypatch):
     perturb = Perturb(Config(speeds=SPEEDS, noise_share=1.0), seed=0)
     plain = Perturb(Config(speeds=SPEEDS), seed=0)
     for utt in tones:
-        samples = audio.load(utt.source)
+        samples = waveform.load(utt.source)
         clean = plain(samples, utt.id, 0).astype(float)
         added = perturb(samples, utt.id, 0) - clean
         assert 10 * np.log10(np.mean(clean**2) / np.mean(added**2)) == pytest.approx(asked[-1], abs=0.1)
@@ -145,7 +146,7 @@ def test_the_ratio_is_the_one_drawn(tones, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_noise_file_that_goes_bad_is_one_line(tones, tmp_path, workers):
     (tmp_path / "noise").mkdir()
-    audio.save(tmp_path / "noise" / "hiss.wav", np.random.default_rng(0).standard_normal(160000) / 10)
+    waveform.save(tmp_path / "noise" / "hiss.wav", np.random.default_rng(0).standard_normal(160000) / 10)
     data = Speech(tones, None, perturb=Perturb(Config(noise_share=1.0, noise=str(tmp_path / "noise")), seed=0))
     (tmp_path / "noise" / "hiss.wav").write_bytes(b"RIFF no audio")
     with pytest.raises(UserError) as caught:

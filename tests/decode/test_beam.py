@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from hfftools.data import units
 from hfftools.decode import beam, greedy, ngram
 from hfftools.decode.grammar import Grammar
 from hfftools.decode.hypothesis import runs
 from hfftools.decode.search import Search, configure
 from hfftools.log import UserError
+from hfftools.text import units
 
 
 def posteriors(made, text_or_ids, sharp=6.0, seed=0, frames=2):

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from hfftools.data import units
 from hfftools.decode import ngram
 from hfftools.log import UserError
+from hfftools.text import units
 
 TEXTS = ["a b a", "a b c", "b a", "c c a b", "d"]
 

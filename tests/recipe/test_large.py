@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hfftools.upstream import s3prl
-from hfftools.upstream.cache import cache_file
+from hfftools.upstream.checkpoint_files import cache_file
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT.parent / "shared" / "data"

@@ -6,14 +6,18 @@ import json
 import pytest
 import torch
 
-from hfftools.data import datadir, units
+from hfftools.bench import measurement
+from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.infer import decode_sets
+from hfftools.infer.bank import Bank
 from hfftools.log import UserError
+from hfftools.meter import flops
 from hfftools.model import Model
-from hfftools.train import checkpoint, cost, decoding, flops, job
-from hfftools.train.bank import Bank
+from hfftools.text import units
+from hfftools.train import checkpoint, job
 from hfftools.train.experiment import configure
 
 
@@ -133,8 +137,8 @@ def test_trained_and_resumed_it_has_the_same_weights_and_loaded_the_same_hypothe
     batch = batch_of(data, range(4))
     found = [model.task.hypotheses(*model.encode(batch), Search("beam", beam_size=3, nbest=2)) for model in models]
     assert found[0] == found[1]
-    (folder,) = decoding.decode([whole.root], [], [])
-    assert decoding.read_scores(folder)["wer"].sentences == 6
+    (folder,) = decode_sets.decode([whole.root], [], [])
+    assert decode_sets.read_scores(folder)["wer"].sentences == 6
 
 
 def test_training_learns(here, tmp_path):
@@ -160,7 +164,9 @@ def test_bf16_autocast_trains(here, tmp_path, head):
 def test_its_costs_are_told_before_training(here, tmp_path):
     exp = job.train(tmp_path / "exp", [], [*here, "train.epochs=1"])
     used = json.loads(exp.resources.read_text())
-    told = cost.measure(configure([], here), 2.0, 2)  # in a process of its own, whose memory nothing has grown before
+    told = measurement.measure(
+        configure([], here), 2.0, 2
+    )  # in a process of its own, whose memory nothing has grown before
     assert told["parameters"]["trainable_encoder"] == used["parameters"]["trainable_encoder"]
     assert told["forward_flops_per_s"] > 0 and told["peak_less_model_bytes"] > 0
 

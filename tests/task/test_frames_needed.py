@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from hfftools.bench.measurement import made_up_units
 from hfftools.config import plugin
 from hfftools.data.table import read_table, write_table
 from hfftools.log import UserError
 from hfftools.train import job
-from hfftools.train.cost import made_up_units
 from hfftools.train.history import Diverged
 
 TASKS = {"asr_ctc": {}, "asr_transducer": {"joint_dim": 4}, "asr_transducer alone": {"joint_dim": 4, "ctc": 0.0}}

@@ -6,13 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from hfftools.analysis.plot import training_curves
-from hfftools.data import datadir, units
+from hfftools.data import datadir
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, read_json_lines
-from hfftools.train import checkpoint, evaluate, experiment, job, tuning
-from hfftools.train.bank import Bank
+from hfftools.infer import search_weights
+from hfftools.infer.bank import Bank
+from hfftools.probe.plot import training_curves
+from hfftools.text import units
+from hfftools.train import checkpoint, evaluate, experiment, job
 from hfftools.train.history import History, told
 
 
@@ -76,13 +78,13 @@ def test_epochs_and_search_weights_are_chosen_by_what_the_dev_set_can_tell(
     assert f"dev {metric.upper()} {100 * used['dev_error']:.2f} %" in lines and other.upper() not in lines
     assert (exp.images / f"{metric}.png") in training_curves(exp) and not (exp.images / f"{other}.png").exists()
 
-    monkeypatch.setattr(tuning, "LM_WEIGHTS", (0.3, 0.6))
-    monkeypatch.setattr(tuning, "WORD_SCORES", (0.0,))
+    monkeypatch.setattr(search_weights, "LM_WEIGHTS", (0.3, 0.6))
+    monkeypatch.setattr(search_weights, "WORD_SCORES", (0.0,))
     read = [{utt: [SimpleNamespace(text=text)] for utt, text in hyps.items()} for hyps in heard]
     monkeypatch.setattr(evaluate, "recognise", lambda *_: read)
     (tmp_path / "lm").write_text("no model: its readings are made up")
     search = Search("beam", beam_size=2, lm=str(tmp_path / "lm"), lexicon=None)
     config = experiment.read_config(exp, [])
-    assert tuning.weigh(exp, config, search, Bank().add(exp.root)).lm_weight == (0.3, 0.6)[best]
+    assert search_weights.weigh(exp, config, search, Bank().add(exp.root)).lm_weight == (0.3, 0.6)[best]
     (record,) = json.loads(exp.search.read_text())
     assert record["metric"] == metric and record["grid"][best]["dev_error"] == used["dev_error"]

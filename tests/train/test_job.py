@@ -13,17 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from hfftools.data import audio, datadir, units
-from hfftools.data.ark import HiddenCache
+from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.perturb import Perturb
 from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.infer import decode_sets
 from hfftools.log import UserError
 from hfftools.nn.ctc import frames_needed
-from hfftools.train import checkpoint, decoding, job
+from hfftools.text import units
+from hfftools.train import checkpoint, job
 from hfftools.train.experiment import device_of
-from hfftools.train.extract import extract
+from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
+from hfftools.upstream.state_cache import HiddenCache
 
 
 def train(root, options, *more):
@@ -139,27 +142,27 @@ def test_labels_that_the_highest_speed_leaves_no_frames_for_are_named(
 
 def test_other_noise_is_refused_by_name(options, tmp_path):
     (tmp_path / "noise").mkdir()
-    audio.save(tmp_path / "noise" / "a.wav", np.random.default_rng(0).standard_normal(16000) / 10)
+    waveform.save(tmp_path / "noise" / "a.wav", np.random.default_rng(0).standard_normal(16000) / 10)
     noisy = [*options, f"perturb.noise={tmp_path}/noise", "perturb.noise_share=0.5", "train.epochs=1"]
     train(tmp_path / "exp", noisy)
     train(tmp_path / "exp", noisy)
-    audio.save(tmp_path / "noise" / "b.wav", np.zeros(16000))
+    waveform.save(tmp_path / "noise" / "b.wav", np.zeros(16000))
     with pytest.raises(UserError, match="another content of perturb.noise;"):
         train(tmp_path / "exp", noisy)
 
 
 def test_decoding_needs_the_experiment_alone_and_is_done_once(options, tmp_path):
     exp = train(tmp_path / "exp", options)
-    (folder,) = decoding.decode([exp.root], [], [])
+    (folder,) = decode_sets.decode([exp.root], [], [])
     assert folder == exp.decode("test")
-    scores = decoding.read_scores(folder)
+    scores = decode_sets.read_scores(folder)
     assert scores["wer"].sentences == 6 and (folder / "score_wer" / "result.txt").exists()
     stamp = (folder / "text").stat().st_mtime_ns
-    decoding.decode([exp.root], [], [])
+    decode_sets.decode([exp.root], [], [])
     assert (folder / "text").stat().st_mtime_ns == stamp
     assert json.loads(exp.resources.read_text())["parameters"]["upstream"] == 0
     with pytest.raises(UserError, match="not an experiment"):
-        decoding.decode([tmp_path / "nothing"], [], [])
+        decode_sets.decode([tmp_path / "nothing"], [], [])
 
 
 def test_training_learns(options, tmp_path):
@@ -259,10 +262,10 @@ def test_a_collapsed_run_stays_collapsed(options, tmp_path):
 def test_decoding_takes_no_option_that_changes_a_result(options, corpus, tmp_path):
     exp = train(tmp_path / "exp", options, "fuse.name=layer")
     with pytest.raises(UserError, match=r"'fuse.layers=\[0\]': after training only device"):
-        decoding.decode([exp.root], [], ["fuse.layers=[0]"])
+        decode_sets.decode([exp.root], [], ["fuse.layers=[0]"])
     shutil.copytree(corpus / "test", tmp_path / "other" / "test")
     with pytest.raises(UserError, match="two data directories are called test"):
-        decoding.decode([exp.root], [f"{corpus}/test", f"{tmp_path}/other/test"], [])
+        decode_sets.decode([exp.root], [f"{corpus}/test", f"{tmp_path}/other/test"], [])
 
 
 @pytest.mark.parametrize(

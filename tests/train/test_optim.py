@@ -2,9 +2,9 @@
 
 import pytest
 
-from hfftools.data import units
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.text import units
 from hfftools.train import optim
 from hfftools.train.experiment import configure
 

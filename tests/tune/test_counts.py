@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from hfftools.bench.measurement import made_up_units
 from hfftools.config import conf_file
+from hfftools.meter.resources import parameters
 from hfftools.model import Model
 from hfftools.nn.adapter import Bottleneck
-from hfftools.train.cost import made_up_units
 from hfftools.train.experiment import configure
-from hfftools.train.ledger import parameters
 from hfftools.upstream.shapes import random_upstream
 
 HEAD = 768 * 32 + 32  # a linear CTC head over 32 letters, as the shares were published with

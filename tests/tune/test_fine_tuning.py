@@ -4,16 +4,17 @@ import pytest
 import torch
 
 from hfftools.config import conf_file
-from hfftools.data import datadir, units
+from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.log import UserError
 from hfftools.model import Model, check
 from hfftools.nn.adapter import Bottleneck
 from hfftools.nn.attention import Prefix
+from hfftools.text import units
 from hfftools.train import checkpoint, job, optim
 from hfftools.train.experiment import configure
-from hfftools.train.extract import extract
 from hfftools.upstream import graft, names
+from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
 from hfftools.upstream.transformer import Attention, Block
 

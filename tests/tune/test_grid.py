@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from hfftools.data import datadir, units
+from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.text import units
 from hfftools.train import checkpoint
 from hfftools.train.experiment import configure
 from hfftools.upstream.names import load_upstream

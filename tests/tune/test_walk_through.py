@@ -10,8 +10,8 @@ import pytest
 
 import hfftools.tune
 from hfftools.config import conf_file, plugin
-from hfftools.data import units
 from hfftools.model import Model
+from hfftools.text import units
 from hfftools.train import job
 from hfftools.train.experiment import configure
 

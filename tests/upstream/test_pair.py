@@ -4,18 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from hfftools.data import datadir, units
-from hfftools.data.ark import HiddenCache
+from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.fuse import hff
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.text import units
 from hfftools.train.experiment import configure
-from hfftools.train.extract import extract
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
+from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream, short_name, split_pair
 from hfftools.upstream.pair import PairUpstream, align
+from hfftools.upstream.state_cache import HiddenCache
 
 
 class Clock(Upstream):

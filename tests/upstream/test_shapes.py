@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from hfftools.data import download
+from hfftools.corpora import download
 from hfftools.log import UserError
 from hfftools.upstream import s3prl
 from hfftools.upstream.names import BUNDLED, load_upstream

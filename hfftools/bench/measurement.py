@@ -1,0 +1,168 @@
+"""A configuration in, what training it costs out: parameters, operations, memory, seconds a step, checkpoint bytes.
+
+Each measurement is a process of its own, on random weights, random audio and random labels: this is cost, never quality.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from hfftools.data.batch import Batch
+from hfftools.log import UserError, log, setup_logging
+from hfftools.meter import flops, resources
+from hfftools.model import Model, check
+from hfftools.text.units import Units
+from hfftools.train import optim
+from hfftools.train.experiment import choose_precision, device_of, training_features, usable_features
+from hfftools.upstream.shapes import random_upstream
+
+RATE_HZ = 16000
+UNITS = 32  # about as many as an alphabet has, with blank and unknown
+LABELS_PER_S = 10  # fewer than English has characters, since hff_tiny has but 25 frames a second
+_FAILED = 3  # the exit code of a process that tells why in one line
+
+
+def made_up_units(size: int = UNITS) -> Units:
+    """Characters that nobody speaks, `size` units in all with blank and unknown."""
+    return Units("char", [" ", *(chr(0x4E00 + n) for n in range(size - 3))], {}, b"", {})
+
+
+def made_up_batch(model: Model, units: Units, seconds: float, count: int) -> Batch:
+    """`count` utterances of noise, equally long, with labels that fit into their frames."""
+    wav_BN = 0.1 * torch.randn(count, round(RATE_HZ * seconds))
+    num_samples_B = torch.full((count,), wav_BN.shape[1])
+    frames = int(model.upstream.out_lens(num_samples_B).min())
+    labels = min(int(LABELS_PER_S * seconds), frames // 2)
+    letters = len(units) - 3  # but for blank, unknown and space; no two neighbours are alike
+    targets_BL = 3 + (torch.arange(labels) + torch.arange(count)[:, None]) % letters
+    return Batch(
+        ids=[f"noise-{n}" for n in range(count)],
+        texts=[units.decode(row) for row in targets_BL.tolist()],
+        seconds=count * seconds,
+        wav_BN=wav_BN,
+        num_samples_B=num_samples_B,
+        hidden=None,
+        lens_B=None,
+        targets_BL=targets_BL,
+        target_lens_B=torch.full((count,), labels),
+    )
+
+
+def measure(config: Any, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
+    """What a step on `count` utterances of `seconds` costs, measured in a process of its own.
+
+    Times and memory are those of `steps` steps after one to warm up, and the operations are counted after them. Where
+    data.features is named, whatever it is, the steps begin at hidden states as if from a cache. Raises UserError where
+    the process fails.
+    """
+    check(config)
+    job = {"config": OmegaConf.to_container(config), "seconds": seconds, "count": count, "steps": steps}
+    done = subprocess.run(
+        [sys.executable, "-m", "hfftools.bench.measurement"],
+        input=json.dumps({**job, "with_flops": with_flops}),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode == _FAILED:
+        raise UserError(json.loads(done.stdout)["error"])
+    if done.returncode != 0:
+        killed = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
+        raise UserError(
+            f"upstream {config.upstream}: the process that measured it ended with {killed}; where that was for want of "
+            "memory, take fewer or shorter utterances"
+        )
+    return json.loads(done.stdout)
+
+
+def measure_here(config: Any, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
+    """The same in this process, whose memory then counts whatever else it holds."""
+    device = device_of(config.device)
+    config = choose_precision(config, device)
+    bf16 = config.train.bf16
+    units = made_up_units()
+    torch.manual_seed(config.seed)
+    model = Model(config, units, random_upstream(config.upstream)).to(device)
+    batch = made_up_batch(model, units, seconds, count).to(device)
+    if cached := bool(training_features(config, usable_features(config, model))):
+        with torch.no_grad():
+            hidden, lens_B = model.upstream(batch.wav_BN, batch.num_samples_B, model.layers)
+        batch = replace(batch, hidden=hidden, lens_B=lens_B, wav_BN=None, num_samples_B=None)
+    stepper = _Stepper(model, batch, config, steps + 1, device)
+    book = resources.Ledger(device)
+    times_s = [stepper.step() for _ in range(steps + 1)][1:]
+    used = book.read()
+    result = {
+        "parameters": resources.parameters(model),
+        "peak_bytes": used["peak_bytes"],
+        "peak_less_model_bytes": used["peak_less_model_bytes"],
+        "checkpoint_bytes": resources.checkpoint_bytes(model),
+        "step_seconds": times_s,
+        "step_seconds_median": statistics.median(times_s),
+        "step_seconds_min": min(times_s),
+        "audio_seconds_per_second": batch.seconds / statistics.median(times_s),
+        "cached": cached,
+        "bf16": bf16,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    if with_flops:
+        result |= flops.count(model, batch, bf16)
+        result |= flops.count_upstream(model, seconds, bf16)
+    return result
+
+
+class _Stepper:
+    """Whole steps on one batch: forward, backward, clipping, update, as train/loop.py takes them."""
+
+    def __init__(self, model: Model, batch: Batch, config: Any, steps: int, device: torch.device):
+        self.model, self.batch, self.config, self.device = model.train(), batch, config, device
+        self.optimizer, self.schedule = optim.build(model, config.optim, steps)
+
+    def step(self) -> float:
+        """The seconds that it takes."""
+        self._wait()
+        start = time.monotonic()
+        seeds = self.batch.random_seeds(self.config.seed, 0)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
+            loss = self.model.loss(self.batch, seeds).sum()
+        (loss / len(self.batch.ids)).backward()
+        loss.item()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        self._wait()
+        return time.monotonic() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _main() -> None:
+    """One job as JSON on standard input, its result or error as JSON on standard output."""
+    setup_logging()
+    job = json.load(sys.stdin)
+    with redirect_stdout(sys.stderr):
+        try:
+            result, code = measure_here(**{**job, "config": OmegaConf.create(job["config"])}), 0
+        except UserError as error:
+            result, code = {"error": str(error)}, _FAILED
+        except torch.OutOfMemoryError as error:
+            log.error(error)
+            result, code = {"error": "out of the GPU's memory; take fewer or shorter utterances"}, _FAILED
+    print(json.dumps(result))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    _main()

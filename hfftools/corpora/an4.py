@@ -1,0 +1,59 @@
+"""CMU AN4 in its own layout (etc/*.fileids, etc/*.transcription, wav/ or flac/) -> train, dev, test.
+
+The corpus has no dev part: every tenth training speaker becomes one, so that dev and train share no speaker.
+"""
+
+from pathlib import Path
+
+from hfftools.audio.waveform import duration_s
+from hfftools.data.datadir import Utterance
+from hfftools.log import UserError, progress
+
+URL = "https://github.com/cmusphinx/an4/archive/HEAD.tar.gz"
+DEV_EVERY = 10
+
+
+def archives() -> dict[str, str]:
+    """The head of a repository has no checksum that lasts; its gzip sum is checked as it is unpacked."""
+    return {URL: ""}
+
+
+def sets(source: Path, out: Path, limit: int | None = None) -> dict[str, list[Utterance]]:
+    """train, dev and test utterances; the `out` folder is not needed, since nothing is converted."""
+    places = [source, *sorted(source.glob("*/*"))]  # an archive is unpacked to <its name>/<the folder in it>
+    source = next((place for place in places if (place / "etc").is_dir()), source)
+    if not (source / "etc" / "an4_train.fileids").exists():
+        raise UserError(
+            f"{source}/etc/an4_train.fileids is missing; --corpus takes the folder that holds etc/ and wav/"
+        )
+    train, test = _part(source, "train"), _part(source, "test")
+    dev_speakers = sorted({u.speaker for u in train})[DEV_EVERY // 2 :: DEV_EVERY]
+    return {
+        "train": [u for u in train if u.speaker not in dev_speakers][:limit],
+        "dev": [u for u in train if u.speaker in dev_speakers][:limit],
+        "test": test[:limit],
+    }
+
+
+def _part(source: Path, part: str) -> list[Utterance]:
+    texts = {}
+    for line in (source / "etc" / f"an4_{part}.transcription").read_text(encoding="utf-8").splitlines():
+        words, _, name = line.rpartition("(")
+        texts[name.strip(" )")] = words.replace("<s>", "").replace("</s>", "").strip()
+    utterances = []
+    lines = (source / "etc" / f"an4_{part}.fileids").read_text(encoding="utf-8").split()
+    for line in progress(lines, len(lines), f"an4 {part}"):
+        speaker, name = line.split("/")[-2:]
+        if name not in texts:
+            raise UserError(f"{source}/etc/an4_{part}.transcription has no line for {name}")
+        path = _audio(source, line)
+        utterances.append(Utterance(f"{speaker}-{name}", speaker, path, texts[name], duration_s=duration_s(path)))
+    return utterances
+
+
+def _audio(source: Path, line: str) -> str:
+    for folder, suffix in (("wav", "wav"), ("flac", "flac")):
+        path = source / folder / f"{line}.{suffix}"
+        if path.exists():
+            return str(path.resolve())
+    raise UserError(f"{source}/wav/{line}.wav is missing, and there is no flac/{line}.flac either")

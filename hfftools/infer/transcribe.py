@@ -1,0 +1,180 @@
+"""A trained experiment and recordings of any length in, their text out, whole or in timed segments.
+
+Recordings are read block by block and cut at their silences; pieces of several recordings share a batch. What is in memory
+does not grow with the length of a recording, but for its text. B pieces of at most N samples make a batch.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+
+import torch
+
+from hfftools.audio import waveform
+from hfftools.audio.segment import Piece, cut
+from hfftools.data.batch import Batch, pad_batch, plan
+from hfftools.expdir import ExpDir, write_text
+from hfftools.infer.bank import Bank
+from hfftools.log import UserError, log, progress, require
+from hfftools.model import Model
+from hfftools.text.transcript import Segment, render
+from hfftools.train import experiment
+
+STDIN = "-"
+AHEAD = (
+    4  # batches' worth of pieces that are cut before the next are heard, so that those of a batch are of like length
+)
+COPY_BYTES = 1 << 20
+
+
+@dataclass
+class Options:
+    """How recordings are cut and where their text goes."""
+
+    max_s: float = 20.0  # the longest piece
+    pause_s: float = 0.6  # silence that ends a piece
+    form: str = "text"  # of data/transcript.py's FORMATS
+    out: Path | None = None  # a folder for one file a recording; None: standard output
+
+    def __post_init__(self):
+        require(self.max_s >= 1, f"--max-seconds: {self.max_s} is below 1")
+        require(self.pause_s >= 0.1, f"--pause: {self.pause_s} is below 0.1")
+
+
+@dataclass
+class Recording:
+    """One that is being heard. `path` is None for standard input; `stem` is its file in the output folder, less its end."""
+
+    name: str
+    path: Path | None
+    stem: str
+    segments: list[Segment] = field(default_factory=list)
+    failed: bool = False
+
+
+def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: Options) -> tuple[int, int]:
+    """Hear the recordings that `words` name by the experiment at `root`, write their text; how many, and how many failed.
+
+    `words` are files, folders to look through, and `-`. One that cannot be read is named in a line of the log, leaves no
+    text, and keeps no other from being heard. Raises UserError for what is wrong before any of them is opened: no
+    experiment, a word that names nothing, two recordings with one output file.
+    """
+    recordings = find(words)
+    _refuse_twins(recordings, options)
+    config = experiment.read_config(ExpDir(Path(root)), overrides)
+    model = Bank().add(Path(root), config)
+    bar = progress(None, None, "transcribing", unit="s")
+    waiting = list(recordings)
+    for pool in _pools(recordings, options, AHEAD * config.data.batch_seconds):
+        _hear(model, pool, config.data.batch_seconds, bar.update)
+        heard_of = pool[-1][0] if pool else None
+        while waiting and waiting[0] is not heard_of:
+            _write(waiting.pop(0), options)
+    for recording in waiting:
+        _write(recording, options)
+    bar.close()
+    return len(recordings), sum(recording.failed for recording in recordings)
+
+
+def find(words: Sequence[str]) -> list[Recording]:
+    """The recordings that words name, in their order: files as they are, those of a folder sorted, `-` once."""
+    found = []
+    for word in words:
+        path = Path(word)
+        if word == STDIN:
+            found.append(Recording(STDIN, None, "stdin"))
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in waveform.SUFFIXES and p.is_file())
+            require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(waveform.SUFFIXES)}")
+            found += [Recording(str(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
+        else:
+            found.append(Recording(word, path, path.stem))
+    return found
+
+
+def _refuse_twins(recordings: list[Recording], options: Options) -> None:
+    require(sum(r.path is None for r in recordings) <= 1, "standard input can be heard only once; give one -")
+    require(
+        options.out is not None or options.form != "srt" or len(recordings) == 1,
+        "--format srt: the subtitles of several recordings need a file each; give --out",
+    )
+    stems: dict[str, str] = {}
+    for recording in recordings if options.out is not None else []:
+        other = stems.setdefault(recording.stem, recording.name)
+        if other is not recording.name:
+            raise UserError(f"{other} and {recording.name} would both be written to {recording.stem} in {options.out}")
+
+
+def _pools(recordings: list[Recording], options: Options, pool_s: float) -> Iterator[list[tuple[Recording, Piece]]]:
+    """Pieces of all recordings, in their order, some `pool_s` seconds of them at a time."""
+    pool, seconds = [], 0.0
+    for recording in recordings:
+        try:
+            for piece in cut(_blocks(recording), options.max_s, options.pause_s):
+                pool.append((recording, piece))
+                seconds += len(piece.wav_N) / waveform.RATE_HZ
+                if seconds >= pool_s:
+                    yield pool
+                    pool, seconds = [], 0.0
+        except (UserError, OSError) as error:
+            recording.failed = True
+            log.error(error if isinstance(error, UserError) else f"{recording.name}: {error.strerror or error}")
+    yield pool
+
+
+def _blocks(recording: Recording) -> Iterator:
+    if recording.path is not None:
+        require(recording.path.is_file(), f"{recording.name}: no such file")
+        yield from waveform.blocks(recording.path, recording.name)
+        return
+    with TemporaryFile() as kept:  # on disk, since a decoder goes back and forth in a file
+        while read := sys.stdin.buffer.read(COPY_BYTES):
+            kept.write(read)
+        kept.seek(0)
+        yield from waveform.blocks(kept, "standard input")
+
+
+def _hear(
+    model: Model, pool: list[tuple[Recording, Piece]], batch_seconds: float, done_s: Callable[[float], object]
+) -> None:
+    """Add a segment to its recording for each piece in which something was heard."""
+    device = next(model.parameters()).device
+    texts = [""] * len(pool)
+    for rows in plan([len(piece.wav_N) / waveform.RATE_HZ for _, piece in pool], batch_seconds):
+        batch = _batch([pool[row][1] for row in rows]).to(device)
+        for row, text in zip(rows, model.decode(batch), strict=True):
+            texts[row] = text
+        done_s(round(batch.seconds))
+    for (recording, piece), text in zip(pool, texts, strict=True):
+        if text:
+            recording.segments.append(Segment(piece.start_s, piece.end_s, text))
+
+
+def _batch(pieces: list[Piece]) -> Batch:
+    wav_BN, num_samples_B = pad_batch([torch.from_numpy(piece.wav_N) for piece in pieces])
+    targets_BL, target_lens_B = pad_batch([torch.zeros(0, dtype=torch.long)] * len(pieces))
+    return Batch(
+        ids=[str(number) for number in range(len(pieces))],
+        texts=[None] * len(pieces),
+        seconds=sum(len(piece.wav_N) for piece in pieces) / waveform.RATE_HZ,
+        wav_BN=wav_BN,
+        num_samples_B=num_samples_B,
+        hidden=None,
+        lens_B=None,
+        targets_BL=targets_BL,
+        target_lens_B=target_lens_B,
+    )
+
+
+def _write(recording: Recording, options: Options) -> None:
+    if recording.failed:
+        return
+    text = render(recording.name, recording.segments, options.form)
+    if options.out is None:
+        print(text, end="", flush=True)
+    else:
+        ending = {"text": "txt"}.get(options.form, options.form)
+        write_text(options.out / f"{recording.stem}.{ending}", text)
+    recording.segments.clear()

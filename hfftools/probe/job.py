@@ -1,0 +1,232 @@
+"""Layer-wise probing, the whole of hff-probe: an upstream and transcribed speech in, what each of its layers knows out.
+
+Into one folder: probe.json (every figure), table.txt, pictures, index.html with all of them, and recommendation.yaml, which
+`hff-train --config` takes. Layers are compared on the dev set, never on a test set.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfftools.config import compare_config, resolve, save_config
+from hfftools.data.batch import plan
+from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
+from hfftools.log import UserError, log, progress, require, setup_logging
+from hfftools.nn.heads import check_head
+from hfftools.probe import html_page, plot
+from hfftools.probe.heads import Probes, Question
+from hfftools.probe.inputs import Material, forget_states, settle
+from hfftools.probe.layer_statistics import survey
+from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
+from hfftools.probe.recommendation import recommend
+from hfftools.train.checkpoint import read_state
+from hfftools.upstream.names import short_name
+
+PARTS = ("asr", "phone", "speaker", "similarity", "geometry")
+
+
+@dataclass
+class Config:
+    """One probing."""
+
+    upstream: str = "hff_tiny"
+    train: str = ""  # data directories and units; empty: the recipe's in data/, or a small set that is spoken here
+    dev: str = ""
+    units: str = ""
+    features: str = ""  # folder of cached hidden states, filled where a set is not in it; empty: run the upstream
+    layers: Any = "all"
+    parts: list[str] = field(default_factory=lambda: list(PARTS))
+    phones: str = "espeak:en-us"  # or the path of a lexicon
+    alignments: str = ""  # folder of phone and word times, made where it is not there; empty: in the probe's own folder
+    head: str = "linear"  # of the asr probe: linear, blstm, or conformer
+    head_dim: int = 256
+    head_layers: int = 1
+    dropout: float = 0.0
+    epochs: int = 20
+    lr: float = 1e-2
+    batch_seconds: float = 30.0
+    clip: float = 5.0
+    frames: int = 30_000  # at most so many for similarity and geometry
+    clusters: int = 100  # of k-means, for the mutual information with labels
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self):
+        unknown = [part for part in self.parts if part not in PARTS]
+        require(not unknown and len(self.parts) > 0, f"parts: {self.parts} is not some of {', '.join(PARTS)}")
+        require(self.epochs >= 1, f"epochs: {self.epochs} is below 1")
+        require(min(self.lr, self.batch_seconds, self.clip) > 0, "lr, batch_seconds and clip are above 0")
+        require(min(self.frames, self.clusters) >= 2, "frames and clusters are at least 2")
+        require(self.seed >= 0, f"seed: {self.seed} is below 0")
+        check_head(self, "")
+
+
+def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:
+    """Probe the layers of an upstream; `folder` is exp/probe_<upstream> where not given.
+
+    Interrupted, it goes on at the last whole epoch or part. UserError names what changed since the folder was begun.
+    """
+    config = resolve(Config, sources, overrides)
+    exp = ExpDir(folder or Path("exp") / f"probe_{short_name(config.upstream)}")
+    with exp.alone():
+        config, assumed = settle(config, exp)
+        compare_config(config, exp.config, may_differ=("device",))
+        for line in assumed:
+            log.info(f"assumed {line}")
+        _probe(exp, config, assumed)
+    return exp
+
+
+def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
+    material = Material(config)
+    inputs = material.inputs()
+    check_inputs(exp.inputs, inputs)
+    if exp.probe.exists():
+        log.info(f"{exp.probe} is there already")
+        return
+    material.open()
+    save_config(config, exp.config)
+    write_json(exp.inputs, inputs)
+    setup_logging(exp.log)
+    found = {
+        "upstream": material.upstream.name,
+        "hash": material.upstream.hash,
+        "train": config.train,
+        "dev": config.dev,
+    }
+    found |= {"how": _how(config), "assumed": assumed}
+    found |= {"layers": [{"layer": layer} for layer in material.layers], "facts": {}}
+    for part, run in (("probes", _train_probes), ("survey", _survey)):
+        if not exp.part(part).exists():
+            write_json(exp.part(part), run(exp, material))
+        done = json.loads(exp.part(part).read_text())
+        found["facts"] |= done["facts"]
+        found["layers"] = [row | more for row, more in zip(found["layers"], done["layers"], strict=True)]
+        found |= {key: done[key] for key in ("cka",) if key in done}
+    errors = json.loads(exp.part("probes").read_text())["errors"]
+    if errors:
+        errors = {int(layer): counts for layer, counts in errors.items()}
+        data = {"train": config.train, "dev": config.dev, "units": config.units}
+        if Path(config.train).parent == exp.built_in:
+            data["test"] = [str(exp.built_in / "test")]
+        found["recommendation"] = recommend(errors, found.get("cka"), {"upstream": config.upstream, "data": data})
+        write_text(exp.recommendation, found["recommendation"]["yaml"])
+    plot.layer_pictures(exp, found)
+    write_text(exp.table, html_page.table(found))
+    write_text(exp.page, html_page.page(found, str(exp.recommendation)))
+    write_json(exp.probe, found)
+    forget_states(exp)
+
+
+def _how(config: Any) -> str:
+    """A sentence on the settings, for who reads the result without them."""
+    head = config.head if config.head == "linear" else f"{config.head} ({config.head_layers} × {config.head_dim})"
+    trained = (
+        f"asr by a {head} head, phones and speakers by linear ones; {config.epochs} epochs, learning rate {config.lr:g}"
+    )
+    return (
+        f"Probes: {trained}, seed {config.seed}. Phones: {config.phones}. Similarity and geometry: of training speech."
+    )
+
+
+def _questions(config: Any, material: Material) -> list[Question]:
+    questions: list[Question] = []
+    if "asr" in config.parts:
+        questions.append(Words(material.units, config.head, config.head_dim, config.head_layers, config.dropout))
+    if "phone" in config.parts:
+        trained = (material.aligned[u.id].phones for u in material.train.utterances if u.id in material.aligned)
+        inventory = sorted({span.label for spans in trained for span in spans})
+        times = {utt: aligned.phones for utt, aligned in material.aligned.items()}
+        questions.append(Phones({utt: [span.label for span in spans] for utt, spans in times.items()}, inventory))
+        questions.append(PhoneFrames({utt: material.frames(spans) for utt, spans in times.items()}, inventory))
+    if "speaker" in config.parts:
+        kept = held_out(material.train.utterances)
+        if kept:
+            questions.append(Speakers(material.train.utterances, kept))
+        else:
+            log.warning(
+                f"{config.train}: no two speakers of whom one has two utterances; the speaker probe is left out"
+            )
+    if not questions and not {"similarity", "geometry"} & set(config.parts):
+        raise UserError(f"{config.train}: nothing is left to measure; choose other parts")
+    return questions
+
+
+def _train_probes(exp: ExpDir, material: Material) -> dict:
+    """Train and score all probes: {"layers": rows, "errors": {layer: character errors of each utterance}, "facts"}."""
+    config, train = material.config, material.train
+    questions = _questions(config, material)
+    orders = [plan(train.durations_s, config.batch_seconds, config.seed, epoch) for epoch in range(config.epochs)]
+    dims = {layer: material.upstream.dims[layer] for layer in material.layers}
+    steps = sum(map(len, orders))
+    probes = [Probes(question, dims, config, steps, material.device) for question in questions]
+    first = 0
+    if exp.state.exists():
+        state = read_state(exp.state)
+        for one, saved in zip(probes, state["probes"], strict=True):
+            one.load_state_dict(saved)
+        first = state["epoch"]
+        log.info(f"going on at epoch {first + 1}")
+    bar = progress(None, steps, f"probing {len(dims)} layers of {material.upstream.name}", "batch")
+    bar.update(sum(map(len, orders[:first])))
+    for epoch in range(first, config.epochs if questions else 0):
+        for batch in train.batches(orders[epoch], workers=1):
+            batch = batch.to(material.device)
+            hidden, lens_B = material.hidden(batch)
+            losses = [one.step(hidden, lens_B, batch) for one in probes]
+            bar.update()
+            best = (f"{one.question.name} {min(loss.values()):.2f}" for one, loss in zip(probes, losses) if loss)
+            bar.set_postfix_str(f"best losses: {', '.join(best)}", refresh=False)
+        if all(one.all_diverged for one in probes):
+            raise UserError(f"{exp.root}: every layer's probe diverged; lower lr (now {config.lr}) in a fresh folder")
+        with write_aside(exp.state) as aside:
+            torch.save({"epoch": epoch + 1, "probes": [one.state_dict() for one in probes]}, aside)
+    bar.close()
+    return _score_probes(material, probes)
+
+
+def _score_probes(material: Material, probes: list[Probes]) -> dict:
+    answers = {(one, layer): {} for one in probes for layer in one.probes}
+    held = held_out(material.train.utterances)
+    for where, batches in (("dev", material.dev_batches), ("held_out", lambda: material.train_batches(held))):
+        asked = [one for one in probes if one.question.evaluate_on == where]
+        for batch in batches() if asked else ():
+            batch = batch.to(material.device)
+            hidden, lens_B = material.hidden(batch)
+            for one in asked:
+                for layer, found in one.read(hidden, lens_B, batch).items():
+                    answers[one, layer] |= found
+    rows, errors = {layer: {"diverged": []} for layer in material.layers}, {}
+    for (one, layer), found in answers.items():
+        row, counts = one.question.score(found)
+        if layer in one.diverged:
+            rows[layer]["diverged"].append(one.question.name)
+            row = dict.fromkeys(row)
+        elif "cer_errors" in counts:
+            errors[layer] = counts["cer_errors"]
+        rows[layer] |= row
+    facts = {"dev_utterances": len(material.dev), "train_utterances": len(material.train)}
+    for one in probes:
+        facts |= one.question.facts
+    return {"layers": list(rows.values()), "errors": errors, "facts": facts}
+
+
+def _survey(exp: ExpDir, material: Material) -> dict:
+    """Similarity and geometry: {"layers": rows, "facts", and "cka" where it was asked for}."""
+    config = material.config
+    what = {"similarity", "geometry"} & set(config.parts)
+    if not what:
+        return {"layers": [{} for _ in material.layers], "facts": {}}
+    aligned = material.aligned if "similarity" in what else None  # made here if need be, before any pass
+    rows, more = survey(
+        lambda: material.looks(config.frames, aligned),
+        material.layers,
+        what,
+        clusters=config.clusters,
+        seed=config.seed,
+    )
+    cka = {"cka": more.pop("cka")} if "cka" in more else {}
+    return {"layers": rows, "facts": more, **cka}

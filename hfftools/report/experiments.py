@@ -1,0 +1,169 @@
+"""Finished experiments in; sections of those that compare, seeds grouped and their errors and costs read, out.
+
+Experiments of one recipe (the folder that their exp/ lies in) with one upstream make a section. Within it, rows of
+other transcripts of a set than most rows have are told by `odd`.
+"""
+
+import json
+import os
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hfftools import score
+from hfftools.config import flat
+from hfftools.expdir import ExpDir
+from hfftools.infer.decode_sets import read_scores
+from hfftools.log import UserError, log, require
+from hfftools.train.experiment import HARMLESS, read_config
+
+
+@dataclass
+class Column:
+    """One decode of a set with each run of a group; `name` is its folder's, <set> or <set>_<label>."""
+
+    metric: str  # wer or cer, whichever its transcripts make the headline
+    refs: str  # of what was said: rows that differ in it are of different sets
+    rates: list[float]  # in percent, one a run
+    low: float  # 95 % interval of their mean, over utterances
+    high: float
+
+
+@dataclass
+class Group:
+    """Experiments that differ in nothing but their seed."""
+
+    name: str
+    dev_name: str
+    dev_metric: str  # wer or cer, by which it was trained
+    runs: list[ExpDir] = field(default_factory=list)
+    resources: list[dict] = field(default_factory=list)
+    columns: dict[str, Column] = field(default_factory=dict)
+
+    def dev(self) -> list[float]:
+        return [100 * r["dev_error"] for r in self.resources]
+
+    def gflop(self) -> float | None:
+        """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
+        used, keys = self.costs(), ["forward_flops_per_s", "backward_flops_per_s"]
+        keys += ["upstream_forward_flops_per_s"] if used["cached"] else []
+        return sum(used[key] for key in keys) / 1e9 if all(used.get(key) is not None for key in keys) else None
+
+    def mean(self, key: str) -> float | None:
+        """Over the runs that tell; None where none does."""
+        told = [r[key] for r in self.resources if r.get(key) is not None]
+        return statistics.mean(told) if told else None
+
+    def costs(self) -> dict:
+        """As one run's resources: the means over the runs."""
+        return {
+            **self.resources[0],
+            **{k: self.mean(k) for k, v in self.resources[0].items() if type(v) in (int, float)},
+        }
+
+
+@dataclass
+class Section:
+    """What compares: the experiments of one recipe with one upstream."""
+
+    title: str
+    groups: list[Group]
+
+    def names(self) -> list[str]:
+        """Of the decodes: set by set, each followed by its labelled decodes."""
+        names = {name for group in self.groups for name in group.columns}
+
+        def place(name: str) -> tuple[str, str]:
+            sets = [other for other in names if name.startswith(other + "_")]
+            return (min(sets, key=len), name) if sets else (name, "")
+
+        return sorted(names, key=place)
+
+    def metric(self, name: str) -> str:
+        """Of a decode: what most groups that have it were scored by."""
+        odd = self.odd(name)
+        return next(g.columns[name].metric for g in self.groups if name in g.columns and g.name not in odd)
+
+    def dev_metric(self) -> str:
+        """What most groups were chosen by in training."""
+        return statistics.mode(group.dev_metric for group in self.groups)
+
+    def odd(self, name: str) -> set[str]:
+        """Names of the groups whose references of a set are not those that most groups have."""
+        refs = {group.name: group.columns[name].refs for group in self.groups if name in group.columns}
+        usual = statistics.mode(refs.values())
+        return {group for group, theirs in refs.items() if theirs != usual}
+
+
+@dataclass
+class Plot:
+    """Error against cost on one decode, to be drawn."""
+
+    path: Path
+    title: str
+    metric: str
+    points: list[tuple[str, Column, int, float | None]]  # name, errors, trainable encoder parameters, GFLOP
+
+
+def read(roots: list[Path]) -> list[Section]:
+    """Sections in the order of `roots`; folders that are no finished experiment are named in one line and left out.
+
+    UserError where none is left.
+    """
+    sections: dict[tuple[Path, str], dict[str, Group]] = {}
+    other, unfinished = [], []
+    for root in roots:
+        exp = ExpDir(root)
+        if not (exp.config.exists() and exp.resources.exists()):
+            (unfinished if exp.config.exists() and exp.checkpoints.exists() else other).append(root)
+            continue
+        config = read_config(exp, [])
+        dev_name = Path(config.data.dev).name
+        place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
+        section = sections.setdefault((place, config.upstream), {})
+        used = json.loads(exp.resources.read_text())
+        require("metric" in used, f"{exp.resources} is of an older hff, which must report it; or train again elsewhere")
+        options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
+        alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
+        group = section.setdefault(alike, Group(root.name, dev_name, used["metric"]))
+        group.runs.append(exp)
+        group.resources.append(used)
+    for what, paths in (("no experiments", other), ("not trained to the end", unfinished)):
+        if paths:
+            log.info(f"{what}, left out: {', '.join(map(str, paths))}")
+    if not sections:
+        raise UserError(f"none of {', '.join(map(str, roots))} is a finished experiment; run hff-train")
+    found = []
+    for (place, upstream), groups in sections.items():
+        for group in groups.values():
+            group.columns = _columns(group.runs)
+        twins = [p for p, u in sections if (p.name, u) == (place.name, upstream)]
+        recipe = place.name if len(twins) == 1 else str(place)
+        found.append(Section(f"{recipe} with {upstream}", list(groups.values())))
+    return found
+
+
+def _columns(runs: list[ExpDir]) -> dict[str, Column]:
+    """{decode: its column} over the runs of a group that have made it, and made it of the same transcripts."""
+    found: dict[str, list[score.Decoded]] = {}
+    for run in runs:
+        for folder in run.decoded():
+            if read_scores(folder):
+                found.setdefault(folder.name, []).append(score.read_decoded(folder))
+    columns = {}
+    for name, decodes in found.items():
+        said = [json.dumps([d.utts, d.refs]) for d in decodes]
+        usual = statistics.mode(said)
+        for decoded, mine in zip(decodes, said, strict=True):
+            if mine != usual:
+                log.warning(f"{decoded.folder}: other transcripts than the other seeds': left out")
+        decodes = [decoded for decoded, mine in zip(decodes, said, strict=True) if mine == usual]
+        metric = score.headline(decodes[0].refs)
+        counts = [score.errors(metric, decoded.refs, decoded.hyps) for decoded in decodes]
+        errors_U, words_U = np.sum([e for e, _ in counts], axis=0), counts[0][1]
+        low, high = score.interval(errors_U, len(counts) * words_U)
+        rates = [100 * float(e.sum() / max(w.sum(), 1)) for e, w in counts]
+        columns[name] = Column(metric, usual, rates, 100 * low, 100 * high)
+    return columns

@@ -1,0 +1,28 @@
+"""A checkpoint's URL in, its file out, from s3prl's own cache; and the digest that tells one checkpoint from another."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from hfftools.corpora import download
+
+
+def cache_file(url: str) -> Path:
+    """Where a URL's file is kept: $HFF_CACHE, or s3prl's own folder, under the name that s3prl gives it."""
+    folder = Path(os.environ.get("HFF_CACHE") or "~/.cache/s3prl/download").expanduser()
+    return folder / f"{hashlib.sha256(url.encode()).hexdigest()}.{Path(url).name}"
+
+
+def fetch(url: str) -> Path:
+    """The file of a URL, downloaded on first use; UserError that names the place in the cache where it cannot be had."""
+    return download.fetch(url, cache_file(url))
+
+
+def file_hash(*paths: Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the files' content, one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,97 @@
+"""Data directories and an upstream in: what it is, whether it works, and, where asked for, a cache of its hidden states.
+
+A set whose cache is there, whole, and of the same weights and utterances is skipped.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hfftools.data import datadir
+from hfftools.data.batch import Speech, plan
+from hfftools.log import UserError, log, progress
+from hfftools.upstream.base import Upstream, choose_layers
+from hfftools.upstream.names import load_upstream
+from hfftools.upstream.state_cache import HiddenCache
+
+
+def verify(upstream: Upstream, data: Speech) -> None:
+    """Run the shortest and the median utterance alone and together; UserError where a state is not finite, and a warning
+    where padding changes one.
+    """
+    ranked = sorted(range(len(data)), key=lambda i: data.durations_s[i])
+    order = sorted({ranked[0], ranked[len(ranked) // 2]})
+    layers = upstream.all_layers
+    with torch.inference_mode():
+        together = data.collate([data[i] for i in order])
+        batched, lens_B = upstream(together.wav_BN, together.num_samples_B, layers)
+        for row, index in enumerate(order):
+            alone = data.collate([data[index]])
+            single, len_1 = upstream(alone.wav_BN, alone.num_samples_B, layers)
+            if len_1[0] == 0:
+                log.warning(f"{upstream.name}: {alone.ids[0]} is too short for a single frame")
+                continue
+            for layer in layers:
+                a_TD, b_TD = single[layer][0, : len_1[0]], batched[layer][row, : lens_B[row]]
+                if not torch.isfinite(a_TD).all():
+                    raise UserError(
+                        f"{upstream.name}: layer {layer} is not finite on {alone.ids[0]}; is its file damaged?"
+                    )
+                worst = (a_TD - b_TD).abs().max().item() / max(1.0, a_TD.abs().max().item())
+                if worst > 1e-3:
+                    log.warning(f"{upstream.name}: padding changes layer {layer} by {worst:.1e} of its range")
+    total = sum(p.numel() for p in upstream.parameters())
+    widths = " and ".join(str(width) for width in dict.fromkeys(upstream.dims.values()))
+    log.info(
+        f"{upstream.name}: states 0..{upstream.num_layers}, width {widths}, {upstream.frame_rate_hz:g} frames/s, "
+        f"{total:,} parameters, hash {upstream.hash}"
+    )
+
+
+@torch.inference_mode()
+def _states(
+    upstream: Upstream, data: Speech, layers: list[int], batch_seconds: float, device: torch.device
+) -> Iterator:
+    bar = progress(None, len(data), "hidden states")
+    for batch in data.batches(plan(data.durations_s, batch_seconds), workers=1):
+        batch = batch.to(device)
+        hidden, lens_B = upstream(batch.wav_BN, batch.num_samples_B, layers)
+        arrays = {layer: h.float().cpu().numpy() for layer, h in hidden.items()}
+        for row, (utt, length) in enumerate(zip(batch.ids, lens_B.tolist(), strict=True)):
+            yield utt, {layer: np.ascontiguousarray(a[row, :length]) for layer, a in arrays.items()}
+        bar.update(len(batch.ids))
+    bar.close()
+
+
+def extract(
+    name: str,
+    directories: list[str],
+    out: Path | None,
+    layers: str | list[int],
+    batch_seconds: float,
+    device: torch.device,
+) -> None:
+    """Load and verify upstream `name` on the first directory; with `out`, cache its `layers` for each directory."""
+    upstream = load_upstream(name).eval()
+    upstream.requires_grad_(False)
+    chosen = choose_layers(layers, upstream, "--layers")
+    names = [Path(directory).name for directory in dict.fromkeys(directories)]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise UserError(f"two data directories are called {twice[0]}; a cache holds one folder a name")
+    for number, directory in enumerate(dict.fromkeys(directories)):
+        utterances = datadir.read(directory, need_text=False)
+        data = Speech(utterances, None)
+        if number == 0:
+            verify(upstream, data)
+        if out is None:
+            continue
+        cache = HiddenCache(out, Path(directory).name)
+        digest = datadir.digest(utterances, with_text=False)
+        if cache.matches(upstream.hash, chosen, digest):
+            log.info(f"{cache.folder} is there already")
+            continue
+        states = _states(upstream.to(device), data, chosen, batch_seconds, device)
+        frames = cache.write(states, chosen, name, upstream.hash, digest)
+        log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")

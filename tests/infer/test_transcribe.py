@@ -1,0 +1,157 @@
+"""Recordings of any kind give the texts of their pieces; a broken one is named, and the others go on."""
+
+import io
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from hfftools.audio import waveform
+from hfftools.config import conf_file
+from hfftools.data import datadir
+from hfftools.data.batch import Speech
+from hfftools.infer import transcribe
+from hfftools.infer.bank import Bank
+from hfftools.infer.transcribe import Options
+from hfftools.log import UserError
+from hfftools.train import job
+
+
+@pytest.fixture(scope="module")
+def trained(corpus, encoder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("heard") / "exp"
+    options = [
+        f"upstream={encoder}", f"data.train={corpus}/train", f"data.dev={corpus}/dev", f"data.test=[{corpus}/test]",
+        f"data.units={corpus}/units", "data.batch_seconds=12", "task.head=linear", "train.epochs=3", "data.workers=0",
+        "device=cpu", "optim.head.lr=0.1", "optim.fuse.lr=0.05",
+    ]  # fmt: skip
+    job.train(root, [conf_file("method", "hff")], options)
+    return root
+
+
+@pytest.fixture(scope="module")
+def speech(corpus):
+    """Waveforms of the test set."""
+    data = Speech(datadir.read(corpus / "test"), None)
+    return [wav.numpy() for _, wav in (data[row] for row in range(len(data)))]
+
+
+def command(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "hfftools.bin.transcribe", *map(str, words)], capture_output=True, **options
+    )
+
+
+def test_files_folders_and_standard_input_of_any_kind(trained, speech, tmp_path):
+    wav_N = np.concatenate([speech[0], np.zeros(16000, np.float32), speech[1]])
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    waveform.save(tmp_path / "in" / "deep" / "a.flac", wav_N)
+    soundfile.write(tmp_path / "in" / "b.ogg", wav_N, 16000, format="OGG", subtype="VORBIS")
+    (tmp_path / "in" / "notes.txt").write_text("no recording")
+    waveform.save(tmp_path / "c.wav", wav_N)
+    stereo = np.repeat(wav_N, 3)[:, None] * np.ones(2, np.float32)  # 48 kHz
+    soundfile.write(stream := io.BytesIO(), stereo, 48000, format="WAV")
+    done = command(trained, tmp_path / "c.wav", tmp_path / "in", "-", "device=cpu", input=stream.getvalue())
+    assert done.returncode == 0, done.stderr.decode()
+    lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
+    assert [name for name, _ in lines] == [
+        f"{tmp_path}/c.wav",
+        f"{tmp_path}/in/b.ogg",
+        f"{tmp_path}/in/deep/a.flac",
+        "-",
+    ]
+    assert lines[0][1] == lines[2][1] != ""
+
+
+def test_the_text_is_that_of_the_pieces_whatever_the_batch(trained, speech, tmp_path):
+    pause = np.zeros(20000, np.float32)
+    waveform.save(tmp_path / "long.wav", np.concatenate([part for wav_N in speech for part in (pause, wav_N, pause)]))
+    waveform.save(tmp_path / "one.wav", speech[0])
+    found = []
+    for seconds, name in ((2, "narrow"), (100, "wide")):
+        options = Options(form="json", out=tmp_path / name)
+        words = [str(tmp_path / "long.wav"), str(tmp_path / "one.wav")]
+        overrides = ["device=cpu", f"data.batch_seconds={seconds}"]
+        assert transcribe.transcribe(trained, words, overrides, options) == (2, 0)
+        found.append([json.loads((tmp_path / name / f"{stem}.json").read_text()) for stem in ("long", "one")])
+    assert [f["segments"] for f in found[0]] == [f["segments"] for f in found[1]]
+    segments = found[0][0]["segments"]
+    assert len(segments) >= 3
+    assert all(a["end_s"] <= b["start_s"] for a, b in zip(segments, segments[1:], strict=False))
+    samples = waveform.load(str(tmp_path / "long.wav"))
+    model = Bank().add(trained)
+    for segment in segments[:3]:
+        piece = transcribe.Piece(0, samples[round(segment["start_s"] * 16000) : round(segment["end_s"] * 16000)])
+        assert model.decode(transcribe._batch([piece])) == [segment["text"]]
+
+
+def test_empty_silent_and_very_short_recordings_have_no_text(trained, tmp_path):
+    for name, samples in (("empty", 0), ("short", 5), ("silent", 48000)):
+        waveform.save(tmp_path / f"{name}.wav", np.zeros(samples, np.float32))
+    waveform.save(tmp_path / "click.wav", np.full(3, 0.5, np.float32))
+    done = command(trained, tmp_path, "device=cpu", text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.rpartition("\t")[2] for line in done.stdout.splitlines()] == ["", "", "", ""]
+
+
+def test_what_cannot_be_read_is_named_and_the_others_go_on(trained, speech, tmp_path):
+    waveform.save(tmp_path / "good.wav", speech[0])
+    (tmp_path / "bad.wav").write_bytes(b"RIFF this is none")
+    (tmp_path / "zero.flac").write_bytes(b"")
+    whole = io.BytesIO()
+    soundfile.write(whole, np.concatenate(speech), 16000, format="FLAC")
+    (tmp_path / "cut.flac").write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    names = ["bad.wav", "cut.flac", "good.wav", "none.wav", "zero.flac"]
+    done = command(
+        trained, *(tmp_path / name for name in names), "touch hacked |", "device=cpu", text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1 and not (tmp_path / "hacked").exists()
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == [f"{tmp_path}/good.wav"]
+    lines = [line for line in done.stderr.splitlines() if "transcribing:" not in line]
+    for name in ("bad.wav", "cut.flac", "none.wav", "zero.flac", "hacked |"):
+        assert sum(name in line for line in lines) == 1, done.stderr
+    assert "5 of 6 recordings could not be heard" in lines[-1] and "Traceback" not in done.stderr
+
+
+def test_what_is_wrong_before_the_start_is_said_at_once(trained, tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("a.wav", "sub/a.wav"):
+        waveform.save(tmp_path / name, np.zeros(100, np.float32))
+    words = [str(tmp_path / "a.wav"), str(tmp_path / "sub" / "a.wav")]
+    for given, options, what in (
+        (words, Options(out=tmp_path / "out"), "would both be written to"),
+        (words, Options(form="srt"), "need a file each; give --out"),
+        (["-", "-"], Options(), "only once"),
+        ([str(tmp_path / "out2")], Options(), None),
+    ):
+        if what:
+            with pytest.raises(UserError, match=what):
+                transcribe.transcribe(trained, given, [], options)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="nothing: no recordings in it"):
+        transcribe.transcribe(trained, [str(tmp_path / "nothing")], [], Options())
+    with pytest.raises(UserError, match="not an experiment"):
+        transcribe.transcribe(tmp_path / "none", words, [], Options())
+    for wrong in ({"max_s": 0.5}, {"pause_s": 0.0}):
+        with pytest.raises(UserError, match="is below"):
+            Options(**wrong)
+
+
+def test_memory_does_not_grow_with_the_length(tmp_path):
+    peaks = []
+    for minutes in (4, 16):
+        path = tmp_path / f"{minutes}.wav"
+        rng = np.random.default_rng(0)
+        with soundfile.SoundFile(path, "w", 22050, 2) as file:
+            for _ in range(minutes * 30):
+                file.write(np.concatenate([0.1 * rng.standard_normal((22050, 2)), np.zeros((22050, 2))]))
+        tracemalloc.start()
+        pieces = sum(1 for _ in transcribe.cut(waveform.blocks(path, str(path)), 20.0, 0.6))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pieces == minutes * 30
+    assert peaks[1] < 1.1 * peaks[0]

@@ -1,0 +1,52 @@
+"""The cache of hidden states: what was written comes back, anyone's kaldiio reads it, a wrong one is refused."""
+
+import kaldiio
+import numpy as np
+import pytest
+
+from hfftools.log import UserError
+from hfftools.upstream.state_cache import HiddenCache
+
+STATES = {f"s1-u{i}": {layer: np.random.randn(5 + i, 4).astype(np.float32) for layer in (0, 2)} for i in range(3)}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    made = HiddenCache(tmp_path, "dev")
+    assert made.write(STATES.items(), [0, 2], "some", "abc", "data1") == 18
+    return HiddenCache(tmp_path, "dev")
+
+
+def test_round_trip(cache):
+    for utt, hidden in STATES.items():
+        back = cache.read(utt, [2, 0])
+        assert all(np.array_equal(back[layer], hidden[layer]) for layer in (0, 2))
+    anyone = kaldiio.load_scp(str(cache.folder / "layer_02.scp"))
+    assert all(np.array_equal(anyone[utt], STATES[utt][2]) for utt in STATES)
+
+
+def test_it_matches_its_own_upstream_layers_and_utterances_only(cache):
+    assert cache.matches("abc", [2], "data1")
+    assert not cache.matches("abd", [2], "data1")
+    assert not cache.matches("abc", [1], "data1")
+    assert not cache.matches("abc", [2], "data2")
+    with pytest.raises(UserError, match="run stage 2 again"):
+        cache.check("abd", [2], "data1")
+
+
+def test_an_interrupted_write_leaves_no_cache(tmp_path):
+    def cut():
+        yield "s1-u0", STATES["s1-u0"]
+        raise KeyboardInterrupt
+
+    cache = HiddenCache(tmp_path, "dev")
+    cache.write(STATES.items(), [0, 2], "some", "abc", "data1")
+    with pytest.raises(KeyboardInterrupt):
+        cache.write(cut(), [0, 2], "some", "abc", "data1")
+    assert not HiddenCache(tmp_path, "dev").matches("abc", [0], "data1")
+
+
+def test_a_damaged_archive_is_named(cache):
+    (cache.folder / "layer_00.ark").write_bytes(b"")
+    with pytest.raises(UserError, match="dev: cannot read s1-u1"):
+        cache.read("s1-u1", [0])
