@@ -50,6 +50,10 @@ HF_SETTINGS = {  # of transformers' models, by the last part of a form
     "none": {**HF_LARGE, "position_embeddings_type": None, "conv_depthwise_kernel_size": 7},
 }
 
+needs_bf16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor does not compute in bfloat16"
+)
+
 
 def perturb(model):
     """Weights away from the ones and zeros that they start from, so that no norm or bias is an identity."""

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from checkpoints import needs_bf16
 
 from hfftools.bench import measurement, methods
 from hfftools.config import conf_file
@@ -77,6 +78,7 @@ def test_a_cached_run_leaves_out_the_upstream(small):
     assert not measurement.measure_here(changed, 1.0, 1)["cached"]  # what it changes cannot be kept
 
 
+@needs_bf16
 def test_a_method_carries_options_of_its_own(small):
     words = ["hff", "houlsby:tune.layers=top1,fuse.layers=[1,2],train.bf16=true"]
     plain, own = methods.configure(words, [], small).values()
@@ -87,6 +89,7 @@ def test_a_method_carries_options_of_its_own(small):
         methods.configure(["hf"], [], small)
 
 
+@needs_bf16
 def test_methods_stand_beside_full_fine_tuning_of_the_same_precision(small, monkeypatch):
     monkeypatch.setattr(measurement, "measure", measurement.measure_here)  # the tests above and below start processes
     run = methods.Bench(["hff", "hff:train.bf16=true", "houlsby:tune.layers=[9]"], [], small)

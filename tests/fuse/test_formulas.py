@@ -65,7 +65,9 @@ def test_concat_is_one_projection_of_all_layers(out_dim):
     """x = Σ W_l h_l + b, where W = [W_0 … W_L] side by side."""
     fuse, hidden = build(concat, DIFFERENT, out_dim=out_dim)
     starts = [0, 8, 16, 28]
-    weights = [fuse.project.weight[:, start : start + h.shape[-1]] for start, h in zip(starts, hidden.values(), strict=True)]
+    weights = [
+        fuse.project.weight[:, start : start + h.shape[-1]] for start, h in zip(starts, hidden.values(), strict=True)
+    ]
     check(fuse, hidden, sum(h @ w.T for w, h in zip(weights, hidden.values(), strict=True)) + fuse.project.bias)
 
 
@@ -91,7 +93,10 @@ def test_hconv_is_convolutions_with_relu_over_the_layers(layers, dim):
     for conv in convs:
         pad = [torch.zeros_like(columns[0])] * 2
         padded, starts = [*pad, *columns, *pad], range(0, len(columns), 3)
-        taps = [[padded[start + k] @ conv.weight[:, :, k].T for k in range(5) if start + k < len(padded)] for start in starts]
+        taps = [
+            [padded[start + k] @ conv.weight[:, :, k].T for k in range(5) if start + k < len(padded)]
+            for start in starts
+        ]
         columns = [(sum(tap) + conv.bias).clamp(min=0) for tap in taps]
     x_BTF = torch.stack(columns, -1).flatten(2)  # channel by channel
     projected = layers in (2, 5)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from checkpoints import needs_bf16
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
@@ -75,7 +76,7 @@ def lstm_operations(cells: int) -> tuple[int, int]:
     return 2 * 2 * 4 * cells * (D + 2 * cells), 2 * 2 * 2 * 4 * cells * cells
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 @pytest.mark.parametrize("into_input", [False, True])
 def test_a_packed_blstm_is_counted_by_its_valid_frames(into_input, bf16):
     cells, lens_B = 12, torch.tensor([T, T - 20])
@@ -93,7 +94,7 @@ def test_a_packed_blstm_is_counted_by_its_valid_frames(into_input, bf16):
     assert backward == frames * (2 * (into_gates + from_state) - unneeded) - first
 
 
-@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("bf16", [False, pytest.param(True, marks=needs_bf16)])
 def test_a_padded_blstm_is_counted_though_onednn_runs_it(bf16):
     cells = 12
     lstm, x_BTD = nn.LSTM(D, cells, 2, batch_first=True, bidirectional=True), torch.randn(B, T, D, requires_grad=True)

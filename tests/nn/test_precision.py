@@ -18,7 +18,9 @@ def test_auto_follows_what_the_processor_multiplies_natively(capability, native,
 
 def test_true_is_refused_where_the_processor_cannot(monkeypatch):
     monkeypatch.setattr(precision, "_possible", lambda device: False)
-    with pytest.raises(UserError, match="^train.bf16: this processor does not compute in bfloat16; set train.bf16=auto"):
+    with pytest.raises(
+        UserError, match="^train.bf16: this processor does not compute in bfloat16; set train.bf16=auto"
+    ):
         precision.use_bf16(True, CPU, "train.bf16")
     assert precision.use_bf16(False, CPU, "train.bf16") is False
 

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from checkpoints import needs_bf16
 
 from hfftools.bench import measurement
 from hfftools.data import datadir
@@ -155,6 +156,7 @@ def test_an_all_blank_collapse_stops_the_run_with_advice(here, tmp_path):
         job.train(tmp_path / "exp", [], [*here, "optim.head.lr=0.01", "train.blank_epochs=2", "train.epochs=12"])
 
 
+@needs_bf16
 @pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
 def test_bf16_autocast_trains(here, tmp_path, head):
     exp = job.train(tmp_path / "exp", [], [*here, "train.bf16=true", f"task.head={head}", "train.epochs=1"])

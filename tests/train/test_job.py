@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from checkpoints import needs_bf16
+from omegaconf import OmegaConf
 
 from hfftools.audio import waveform
 from hfftools.data import datadir
@@ -204,6 +206,17 @@ def test_an_all_blank_collapse_stops_the_run_with_advice(options, tmp_path):
         train(tmp_path / "exp", options, "optim.head.lr=0.01", "train.blank_epochs=2", "train.epochs=12")
 
 
+def test_auto_precision_is_recorded_and_kept_when_a_run_resumes(options, tmp_path, monkeypatch):
+    monkeypatch.setattr("hfftools.nn.precision._native", lambda device: False)
+    exp = train(tmp_path / "exp", options, "train.bf16=auto", "train.epochs=1")
+    assert OmegaConf.load(exp.config).train.bf16 is False and json.loads(exp.resources.read_text())["bf16"] is False
+    monkeypatch.setattr("hfftools.nn.precision._native", lambda device: True)  # as on another machine
+    exp.final.unlink()
+    train(exp.root, options, "train.bf16=auto", "train.epochs=1")
+    assert OmegaConf.load(exp.config).train.bf16 is False and exp.final.exists()
+
+
+@needs_bf16
 @pytest.mark.parametrize("head", ["linear", "blstm", "conformer"])
 def test_bf16_autocast_trains(options, tmp_path, head):
     exp = train(tmp_path / "exp", options, "train.bf16=true", f"task.head={head}", "train.epochs=1")

@@ -139,7 +139,10 @@ def test_compacter_is_a_bottleneck_of_sums_of_kronecker_products(upstream):
 def norms(block):
     """Return the LayerNorms of a tuned block's attention and second feed-forward, which train with the adapters."""
     names = dict(block.named_modules())
-    found = [[n for n in names if n.startswith(start) and n.endswith(".norm")] for start in ("attention.", "feed_forward_out.")]
+    found = [
+        [n for n in names if n.startswith(start) and n.endswith(".norm")]
+        for start in ("attention.", "feed_forward_out.")
+    ]
     return [names[min(group, key=lambda n: "part" in n)] for group in found]
 
 

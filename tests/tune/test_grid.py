@@ -1,8 +1,12 @@
-"""Every way to tune on every family of upstreams: born as the upstream, trained whole, kept, and blind to padding."""
+"""Check every way to tune on every family of upstreams: initial identity, training, saving, and padding."""
+
+import pkgutil
+from itertools import product
 
 import pytest
 import torch
 
+from hfftools import tune as tune_room
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.log import UserError
@@ -52,7 +56,17 @@ NOT_BORN_AS_IT = {  # their docstrings say why
     "prefix_shared": FORMS,
     "adapter_bias_wide": NORM_FIRST,
 }
+# Every pair is in the slow tier. A covering subset runs always: each tune on three or four forms, each form with four tunes.
+GRID = [
+    pytest.param(tune, form, id=f"{tune}-{form}", marks=[] if (row + column) % 4 == 0 else [pytest.mark.slow])
+    for (row, tune), (column, form) in product(enumerate(TUNES), enumerate(FORMS))
+]
 ROTARY = ("wav2vec2conformer_rope", "hf_wav2vec2conformer_rot")
+
+
+def test_every_way_to_tune_on_disk_is_tested():
+    on_disk = {module.name for module in pkgutil.iter_modules(tune_room.__path__)}
+    assert {options[0].partition("=")[2] for options in TUNES.values()} | {"frozen"} == on_disk
 
 
 def softmax_cancels(name: str) -> bool:
@@ -103,8 +117,7 @@ def states(upstream, data, rows):
         return upstream(batch.wav_BN, batch.num_samples_B, upstream.all_layers)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("tune, form", GRID)
 def test_born_as_the_upstream_it_is_put_in(build, tune, form):
     model, data, upstream = build(form, *TUNES[tune])
     now, lens_B = states(model.eval().upstream, data, [0, 1, 2])
@@ -135,8 +148,7 @@ def one_step(model, data, upstream, rotary):
         assert torch.equal(old, new)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("tune, form", GRID)
 def test_one_step_moves_what_trains_and_nothing_else(build, tune, form):
     one_step(*build(form, *TUNES[tune]), rotary=form in ROTARY)
 
@@ -166,8 +178,7 @@ def test_pairs_across(build, upstreams, spelled, encoder, options, tune, fuse, f
     one_step(Model(config, table, upstream.view()), data, upstream, rotary=False)
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("tune, form", GRID)
 def test_padding_changes_no_valid_frame(build, tune, form):
     model, data, upstream = build(form, *TUNES[tune])
     nudge(model)
@@ -183,8 +194,7 @@ def test_padding_changes_no_valid_frame(build, tune, form):
             ), layer
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("tune", TUNES)
+@pytest.mark.parametrize("tune, form", GRID)
 def test_saved_and_loaded_it_gives_the_same_hypotheses(build, tune, form, tmp_path):
     model, data, _ = build(form, *TUNES[tune])
     nudge(model)
