@@ -3,7 +3,7 @@
 import difflib
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -56,29 +56,3 @@ def suggest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
-
-
-def run_main(main: Callable[[], None]) -> None:
-    """Run a command's main: a UserError or a broken file becomes one line on standard error and exit code 1."""
-    name = Path(sys.argv[0]).name
-    try:
-        main()
-    except UserError as error:
-        _to_files(str(error))
-        sys.exit(f"{name}: error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted; run the same command again to go on")
-    except BrokenPipeError:
-        sys.exit(1)
-    except (
-        OSError
-    ) as error:  # a full disk, a folder without write permission: the user's to mend, and its name is in it
-        _to_files(str(error))
-        sys.exit(f"{name}: error: {error.filename or 'a file'}: {error.strerror or error}")
-
-
-def _to_files(message: str) -> None:
-    """Leave the error in the log files as well; the terminal gets it as the last line."""
-    for handler in log.handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, None, None))

@@ -4,14 +4,13 @@ The upstream is built with random weights from a table of shapes, and nothing is
 houlsby:tune.layers=top4.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-account", description=__doc__)
+    parser = command_parser("hff-account", __doc__)
     parser.add_argument(
         "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
     )

@@ -1,13 +1,12 @@
 """hff-bench: methods by name in; their step time, operations and memory beside full fine-tuning's out, on random weights."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-bench", description=__doc__)
+    parser = command_parser("hff-bench", __doc__)
     parser.add_argument(
         "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
     )

@@ -1,9 +1,8 @@
 """hff-datadir: a Kaldi data directory in; checked (validate), mended (fix), its text normalised, or copied (speed)."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def _numbers(text: str) -> list[float]:
@@ -11,7 +10,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-datadir", description=__doc__)
+    parser = command_parser("hff-datadir", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     validate = verbs.add_parser("validate", help="check that all files are there, sorted, and agree")
     validate.add_argument("data", type=Path, help="data directory, such as data/train")

@@ -5,14 +5,13 @@ search.word_score are chosen on the experiment's dev set where they are not give
 in memory. With --choose each utterance is decoded by an experiment of its own.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-decode", description=__doc__)
+    parser = command_parser("hff-decode", __doc__)
     parser.add_argument(
         "args",
         nargs="+",

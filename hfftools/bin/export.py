@@ -1,13 +1,12 @@
 """hff-export: a trained experiment in, one ONNX file out that gives its posteriors wherever ONNX Runtime runs."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-export", description=__doc__)
+    parser = command_parser("hff-export", __doc__)
     parser.add_argument("exp", type=Path, help="a trained experiment, such as exp/fusion")
     parser.add_argument("--out", type=Path, required=True, help="the file to write, such as fusion.onnx")
     args = parser.parse_args()

@@ -1,13 +1,12 @@
 """hff-extract: load and verify an upstream; with --out, keep its hidden states, so that no epoch computes them again."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-extract", description=__doc__)
+    parser = command_parser("hff-extract", __doc__)
     parser.add_argument("--upstream", default="hff_tiny", help="name, alias or path of the upstream")
     parser.add_argument("--out", type=Path, help="folder of the cache; without it the upstream is only verified")
     parser.add_argument("--layers", default="all", help="all, last, or numbers such as 2,4,6")

@@ -3,14 +3,13 @@
 With --model a model that is there, or one of LibriSpeech's own by name; --held-out tells how well it predicts a text.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-lm", description=__doc__)
+    parser = command_parser("hff-lm", __doc__)
     parser.add_argument("text", type=Path, nargs="*", help="data directories such as data/train, or text files")
     parser.add_argument("--order", type=int, help="words or units in an n-gram (default 3)")
     parser.add_argument("--units", type=Path, help="a folder of units: over them instead of words")

@@ -1,13 +1,12 @@
 """hff-prepare: a corpus in its own layout in, one Kaldi data directory a set out."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-prepare", description=__doc__)
+    parser = command_parser("hff-prepare", __doc__)
     parser.add_argument("corpus", help="an4, commonvoice, librispeech or mini")
     parser.add_argument(
         "--source",

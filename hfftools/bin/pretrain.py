@@ -1,24 +1,31 @@
 """hff-pretrain: data directories in, an encoder of our own out; run it again to go on where it stopped."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import add_show, command_parser, packaged_names, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-pretrain", description=__doc__)
-    parser.add_argument("exp", type=Path, help="folder for the result")
-    parser.add_argument("--method", help="a configuration of conf/pretrain, such as hff_tiny")
+    parser = command_parser("hff-pretrain", __doc__)
+    parser.add_argument("exp", type=Path, nargs="?", help="folder for the result")
+    parser.add_argument("--method", help=f"a configuration: {packaged_names('pretrain')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option of the configuration")
+    add_show(parser)
     args = parser.parse_intermixed_args()
     from hfftools.config import conf_file
     from hfftools.log import log, setup_logging
-    from hfftools.pretrain.masked import pretrain
+    from hfftools.pretrain.masked import configure, pretrain
+    from hfftools.show import show
 
-    setup_logging()
     files = [*([conf_file("pretrain", args.method)] if args.method else []), *args.config]
+    if args.show:
+        words = [str(args.exp)] if "=" in str(args.exp) else []  # without a folder the first option takes its place
+        print(show(configure(files, [*words, *args.overrides])), end="")
+        return
+    if args.exp is None or "=" in str(args.exp).partition("/")[0]:
+        parser.error("name the folder for the result first, such as exp/encoder")
+    setup_logging()
     log.info(f"wrote {pretrain(args.exp, files, args.overrides)}")
 
 

@@ -4,16 +4,13 @@ Without data it takes that of data/, where a recipe made it, or speaks a small s
 holds index.html, table.txt, probe.json, pictures and recommendation.yaml for `hff-train --config`.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import add_show, command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="hff-probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser("hff-probe", __doc__)
     parser.add_argument("--upstream", help="name, alias or path of the upstream; hff_tiny where not given")
     parser.add_argument("--out", type=Path, help="folder for the result; exp/probe_<upstream> where not given")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
@@ -24,12 +21,17 @@ def main() -> None:
         help="any option: train=data/train dev=data/dev units=data/units features=exp/feats parts=[asr,phone,speaker,"
         "similarity,geometry] layers=[0,4,8] phones=espeak:en-us phones=lexicon.txt head=conformer epochs=20",
     )
+    add_show(parser)
     args = parser.parse_intermixed_args()
     from hfftools.log import setup_logging
-    from hfftools.probe.job import probe
+    from hfftools.probe.job import configure, probe
+    from hfftools.show import show
 
-    setup_logging()
     overrides = [*([f"upstream={args.upstream}"] if args.upstream else []), *args.overrides]
+    if args.show:
+        print(show(configure(args.config, overrides)), end="")
+        return
+    setup_logging()
     exp = probe(args.out, args.config, overrides)
     print(exp.table.read_text(), end="")
     print(f"wrote {exp.page}, {exp.table}, {exp.probe}")

@@ -1,13 +1,12 @@
 """hff-report: finished experiments in, RESULTS.md and a plot of error against cost out; the table is printed as well."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-report", description=__doc__)
+    parser = command_parser("hff-report", __doc__)
     parser.add_argument(
         "exp",
         type=Path,

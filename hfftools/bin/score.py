@@ -5,15 +5,13 @@ of either, the first is what each other is compared with, on the sets that both 
 and whether it is chance.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(prog="hff-score", description=__doc__, formatter_class=raw)
+    parser = command_parser("hff-score", __doc__)
     parser.add_argument("exp", type=Path, nargs="+", help="experiments, or folders such as exp/fusion/decode/test")
     parser.add_argument("--out", type=Path, help="file for the same figures as JSON")
     args = parser.parse_args()

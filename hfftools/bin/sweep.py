@@ -1,17 +1,16 @@
 """hff-sweep: values of an option in, a short training run each out, and the best on dev as a yaml for hff-train --config."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, packaged_names, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-sweep", description=__doc__)
+    parser = command_parser("hff-sweep", __doc__)
     parser.add_argument("out", type=Path, help="folder of the runs, one a value, and of best.yaml")
     parser.add_argument("--keys", nargs="+", required=True, help="options that take each value, such as optim.fuse.lr")
     parser.add_argument("--values", nargs="+", required=True, help="values to try, such as 1e-3 2e-3 4e-3")
-    parser.add_argument("--method", help="a method of conf/method, such as hff or lora")
+    parser.add_argument("--method", help=f"a method: {packaged_names('method')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("--options", nargs="*", default=[], metavar="key=value", help="options of all runs")
     args = parser.parse_args()

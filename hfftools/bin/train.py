@@ -3,19 +3,23 @@
 On several GPUs: torchrun --standalone --nproc-per-node 2 --no-python hff-train exp/x … train.accumulate=2
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import add_show, command_parser, packaged_names, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-train", description=__doc__)
-    parser.add_argument("exp", type=Path, help="the experiment's folder, such as exp/fusion")
-    parser.add_argument("--method", help="a method of conf/method, such as hff or weighted_sum")
+    parser = command_parser("hff-train", __doc__)
+    parser.add_argument("exp", type=Path, nargs="?", help="the experiment's folder, such as exp/fusion")
+    parser.add_argument("--method", help=f"a method: {packaged_names('method')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
+    add_show(parser)
     args = parser.parse_intermixed_args()
+    if args.show:
+        return _show(args)
+    if args.exp is None or "=" in str(args.exp).partition("/")[0]:
+        parser.error("name the experiment's folder first, such as exp/fusion")
     from hfftools import dist
     from hfftools.config import conf_file
     from hfftools.log import log, setup_logging
@@ -24,10 +28,20 @@ def main() -> None:
 
     setup_logging()
     with dist.join():
-        files = [*([conf_file("method", args.method)] if args.method else []), *args.config]
-        exp = train(args.exp, files, args.overrides)
+        method = [conf_file("method", args.method)] if args.method else []
+        exp = train(args.exp, [*method, *args.config], args.overrides)
         if dist.is_main():
             log.info(f"wrote {exp.final}, {', '.join(str(p) for p in training_curves(exp))}")
+
+
+def _show(args) -> None:
+    from hfftools.config import conf_file
+    from hfftools.show import show
+    from hfftools.train.experiment import configure
+
+    words = [str(args.exp)] if "=" in str(args.exp) else []  # without a folder the first option takes its place
+    method = [conf_file("method", args.method)] if args.method else []
+    print(show(configure([*method, *args.config], [*words, *args.overrides])), end="")
 
 
 def cli() -> None:

@@ -4,14 +4,13 @@ Recordings are files, folders to look through (WAV, FLAC, MP3, OGG, Opus), and -
 of any rate, number of channels and length. Long ones are cut at silences.
 """
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import UserError, run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-transcribe", description=__doc__)
+    parser = command_parser("hff-transcribe", __doc__)
     parser.add_argument("exp", type=Path, help="a trained experiment, such as exp/fusion")
     parser.add_argument(
         "args", nargs="+", metavar="recording | key=value", help="recordings, and options such as data.batch_seconds=60"
@@ -26,7 +25,7 @@ def main() -> None:
     if not words:
         parser.error("name a recording, a folder, or - for standard input")
     from hfftools.infer.transcribe import Options, transcribe
-    from hfftools.log import setup_logging
+    from hfftools.log import UserError, setup_logging
 
     setup_logging()
     options = Options(args.max_seconds, args.pause, args.format, args.out)

@@ -1,13 +1,12 @@
 """hff-units: transcripts of data directories in, an inventory of units out (characters, BPE or unigram pieces)."""
 
-import argparse
 from pathlib import Path
 
-from hfftools.log import run_main
+from hfftools.cli import command_parser, run_main
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="hff-units", description=__doc__)
+    parser = command_parser("hff-units", __doc__)
     parser.add_argument("data", type=Path, nargs="+", help="data directories, such as data/train")
     parser.add_argument("--kind", choices=("char", "bpe", "unigram"), required=True)
     parser.add_argument("--size", type=int, help="units of bpe and unigram, blank and unknown included (500)")

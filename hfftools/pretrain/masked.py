@@ -151,9 +151,14 @@ class _Task:
         return self.config.alpha * masked + (1 - self.config.alpha) * seen, accuracy, sum(map(len, mels)) / 100
 
 
+def configure(sources: list[Path], overrides: list[str]) -> Any:
+    """Merge yaml files, then `key=value` arguments, over the defaults; the targets bring their own options."""
+    return resolve(Config, sources, overrides, {"targets": "pretrain"})
+
+
 def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     """Run or go on with the pre-training in `folder`; the path of its encoder.safetensors."""
-    config: Config = resolve(Config, sources, overrides, {"targets": "pretrain"})
+    config = configure(sources, overrides)
     require(bool(config.data), "data: name at least one data directory, as in 'data=[data/train]'")
     exp = ExpDir(folder)
     config = recorded_option(config, "bf16", exp.config)

@@ -64,12 +64,17 @@ class Config:
         check_head(self, "")
 
 
+def configure(sources: list[Path], overrides: list[str]) -> Any:
+    """Merge yaml files, then `key=value` arguments, over the defaults."""
+    return resolve(Config, sources, overrides)
+
+
 def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:
     """Probe the layers of an upstream; `folder` is exp/probe_<upstream> where not given.
 
     Interrupted, it goes on at the last whole epoch or part. UserError names what changed since the folder was begun.
     """
-    config = resolve(Config, sources, overrides)
+    config = configure(sources, overrides)
     exp = ExpDir(folder or Path("exp") / f"probe_{short_name(config.upstream)}")
     with exp.alone():
         config, assumed = settle(config, exp)

@@ -1,0 +1,65 @@
+"""Parse the command lines of all commands alike, and turn errors into one line and a non-zero exit code."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+
+from hfftools import __version__
+from hfftools.log import UserError, log
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keep the line breaks of the description, and print the default of every option that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        shown = action.help or ""
+        if not action.option_strings or action.default in (None, False, [], argparse.SUPPRESS) or "%(default)" in shown:
+            return shown
+        return f"{shown} (default: %(default)s)"
+
+
+def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of the command `name`; it has --help and --version already."""
+    parser = argparse.ArgumentParser(prog=name, description=description, formatter_class=_HelpFormatter)
+    parser.add_argument("--version", action="version", version=f"{name} {__version__}")
+    return parser
+
+
+def add_show(parser: argparse.ArgumentParser) -> None:
+    """Add --show, which prints every option of the command's configuration instead of running the command."""
+    parser.add_argument(
+        "--show", action="store_true", help="print all options as yaml, with their values and what they mean, and exit"
+    )
+
+
+def packaged_names(kind: str) -> str:
+    """Return the names of the yaml files in conf/<kind>, for a help text."""
+    names = sorted(entry.name for entry in files("hfftools.conf").joinpath(kind).iterdir())
+    return ", ".join(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def run_main(main: Callable[[], None]) -> None:
+    """Run a command's `main`: a UserError or a broken file becomes one line on standard error and exit code 1."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except UserError as error:
+        _log_to_files(str(error))
+        sys.exit(f"{name}: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted; run the same command again to continue")
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:  # a full disk, a folder without write permission: the user can fix it, and needs the name
+        _log_to_files(str(error))
+        sys.exit(f"{name}: error: {error.filename or 'a file'}: {error.strerror or error}")
+
+
+def _log_to_files(message: str) -> None:
+    """Write the error to the log files as well; on the terminal it is the last line already."""
+    for handler in log.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, None, None))

@@ -1,0 +1,73 @@
+"""Print a configuration as yaml, with the comment that stands beside each option where its dataclass defines it."""
+
+import inspect
+import io
+import json
+import tokenize
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+WIDTH = 40  # column at which comments start
+
+
+def show(config: DictConfig) -> str:
+    """Return all options of a resolved configuration as yaml that `--config` reads back, each with its comment."""
+    return "\n".join(_lines(config, "")) + "\n"
+
+
+def _lines(config: DictConfig, indent: str) -> Iterator[str]:
+    comments = _comments(OmegaConf.get_type(config))
+    for key in config:
+        name, value = str(key), config[key]
+        comment = comments.get(name, "")
+        if isinstance(value, DictConfig):
+            yield _beside(f"{indent}{name}:", comment)
+            yield from _lines(value, indent + "  ")
+        else:
+            yield _beside(f"{indent}{name}: {_as_yaml(value)}", comment)
+
+
+def _beside(line: str, comment: str) -> str:
+    return f"{line:<{WIDTH}}  # {comment}" if comment else line
+
+
+def _as_yaml(value: Any) -> str:
+    """Return a value on one line: JSON, which yaml reads, and words without quotes where yaml takes them for words."""
+    if isinstance(value, ListConfig):
+        return "[" + ", ".join(_as_yaml(item) for item in value) + "]"
+    if isinstance(value, str) and value and OmegaConf.create(f"x: {value}\n").get("x") == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _comments(schema: type) -> dict[str, str]:
+    """Return {field: comment} of a dataclass and its bases: the comment on its line, or on the lines above it."""
+    comments: dict[str, str] = {}
+    for owner in reversed(schema.__mro__):
+        if "__annotations__" in vars(owner) and owner.__module__ != "builtins":
+            comments |= _own_comments(owner)
+    return comments
+
+
+def _own_comments(schema: type) -> dict[str, str]:
+    source = inspect.cleandoc("\n" + inspect.getsource(schema))
+    fields = schema.__annotations__
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    name = ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        text = token.string.lstrip("# ")
+        if token.type == tokenize.COMMENT and token.line.lstrip().startswith("#"):
+            above.append(text)
+        elif token.type == tokenize.COMMENT and name:
+            comments[name] = " ".join([*filter(None, [comments.get(name)]), text])
+        elif token.type == tokenize.NEWLINE:
+            name, above = "", []
+        elif token.type == tokenize.NAME and not name and token.string in fields and token.line.startswith("    "):
+            if token.line.lstrip().startswith(f"{token.string}:"):
+                name = token.string
+                if above:
+                    comments[name] = " ".join(above)
+    return comments
