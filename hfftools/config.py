@@ -1,4 +1,4 @@
-"""Configuration: yaml files and `key=value` arguments in, one checked OmegaConf config out; plug-ins found by name."""
+"""Merge yaml files and `key=value` arguments into one checked configuration, and find plug-ins by name."""
 
 import importlib
 import pkgutil
@@ -16,7 +16,7 @@ from hfftools.log import UserError, require, suggest
 
 
 def plugin(room: str, name: str) -> ModuleType:
-    """The module hfftools/<room>/<name>.py; UserError with suggestions where there is none."""
+    """Return the module hfftools/<room>/<name>.py; raise UserError with suggestions if there is none."""
     package = importlib.import_module(f"hfftools.{room}")
     shared = getattr(package, "NOT_PLUGINS", ())
     known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in shared]
@@ -26,7 +26,7 @@ def plugin(room: str, name: str) -> ModuleType:
 
 
 def conf_file(kind: str, name: str) -> Path:
-    """The packaged yaml conf/<kind>/<name>.yaml; UserError with suggestions where there is none."""
+    """Return the path of the packaged conf/<kind>/<name>.yaml; raise UserError with suggestions if there is none."""
     folder = Path(str(files("hfftools.conf").joinpath(kind)))
     path = folder / f"{name}.yaml"
     if not path.exists():
@@ -92,10 +92,10 @@ def _checked(merge: Any, where: str) -> DictConfig:
 
 
 def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = ()) -> None:
-    """Refuse, by name, every option that differs from those frozen in `path`; nothing where it is not there.
+    """Raise UserError that names every option whose value differs from the one recorded in `path`, if that file exists.
 
-    Options in `may_differ` (dotted keys) change nothing that is learned. One that the file lacks, being younger than it,
-    was at its default.
+    Options in `may_differ` (dotted keys) do not change what is learned. An option that the file lacks was added to hff
+    after the file was written, and counts as having had its default.
     """
     if not path.exists():
         return
@@ -104,7 +104,7 @@ def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = (
     if changed:
         words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
         raise UserError(
-            f"{path}: this experiment was begun with other options: {words}; use another folder or put them back"
+            f"{path}: this experiment started with other options: {words}; use another folder, or set them back"
         )
 
 
@@ -129,12 +129,12 @@ def recorded_option(config: DictConfig, key: str, path: Path) -> DictConfig:
 
 
 def save_config(config: DictConfig, path: Path) -> None:
-    """Freeze `config` into `path`, once all it names has been found in order."""
+    """Write `config` to `path`; called once everything that it names has been checked."""
     write_text(path, OmegaConf.to_yaml(config))
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """{dotted key: value} of a nested configuration."""
+    """Return {dotted key: value} of a nested configuration."""
     found: dict[str, Any] = {}
     for key, value in (OmegaConf.to_container(config) if isinstance(config, DictConfig) else config).items():
         name = f"{prefix}{key}"

@@ -1,4 +1,4 @@
-"""An experiment's files: where each of them is, and how a file is written so that a kill never leaves half of one."""
+"""Name the files of an experiment, and write files so that a killed process never leaves half of one."""
 
 import json
 import os
@@ -17,7 +17,7 @@ os.umask(_UMASK)
 
 @contextmanager
 def write_aside(path: Path | str) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; renamed into place when the block ends well, removed when it does not."""
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, remove it otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -41,14 +41,14 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def append_json_line(path: Path, value: dict) -> None:
-    """Append one line to a .jsonl file, in a single write; a line cut short by a kill is ended first."""
+    """Append one line to a .jsonl file in a single write, after completing a line that a killed process left unfinished."""
     cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with open(path, "ab") as file:
         file.write((("\n" if cut else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """The records of a .jsonl file, without lines that a kill cut short."""
+    """Return the records of a .jsonl file, without lines that a killed process left unfinished."""
     records = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
@@ -60,7 +60,7 @@ def read_json_lines(path: Path) -> list[dict]:
 
 @dataclass(frozen=True)
 class ExpDir:
-    """The paths inside exp/<name>/."""
+    """Return the paths inside exp/<name>/."""
 
     root: Path
 
@@ -78,7 +78,7 @@ class ExpDir:
 
     @property
     def state(self) -> Path:
-        """Everything needed to go on: parameters, optimizer, position."""
+        """Return the file with all that a run needs to resume: parameters, optimiser state, position."""
         return self.checkpoints / "state.pt"
 
     def epoch(self, epoch: int) -> Path:
@@ -86,7 +86,7 @@ class ExpDir:
 
     @property
     def final(self) -> Path:
-        """The average of the best epochs: what hff-decode reads, there once training is done."""
+        """Return the file with the average of the best epochs: hff-decode reads it, and it exists once training is done."""
         return self.checkpoints / "final.safetensors"
 
     @property
@@ -111,7 +111,7 @@ class ExpDir:
 
     @property
     def inputs(self) -> Path:
-        """Digests of what the experiment was begun with."""
+        """Return the file with the digests of the inputs that the experiment started from."""
         return self.root / "inputs.json"
 
     @property
@@ -136,16 +136,16 @@ class ExpDir:
 
     @property
     def page(self) -> Path:
-        """What a probe found, for a browser."""
+        """Return the page with the results of a probing."""
         return self.root / "index.html"
 
     @property
     def recommendation(self) -> Path:
-        """The layers that a probe recommends, for hff-train --config."""
+        """Return the yaml with the layers that a probing recommends, for hff-train --config."""
         return self.root / "recommendation.yaml"
 
     def part(self, name: str) -> Path:
-        """A finished part of a probing."""
+        """Return the file of a finished part of a probing."""
         return self.root / "parts" / f"{name}.json"
 
     @property
@@ -154,17 +154,17 @@ class ExpDir:
 
     @property
     def built_in(self) -> Path:
-        """Speech that was made where none was given."""
+        """Return the folder of synthetic speech, made where no data is given."""
         return self.root / "data"
 
     @property
     def kept_states(self) -> Path:
-        """Hidden states of that speech, while they are needed."""
+        """Return the folder of the hidden states of the synthetic speech, kept while they are needed."""
         return self.root / "feats"
 
     @property
     def encoder(self) -> Path:
-        """What pre-training makes."""
+        """Return the encoder file that pre-training writes."""
         return self.root / "encoder.safetensors"
 
     @property
@@ -173,26 +173,28 @@ class ExpDir:
 
     @property
     def search(self) -> Path:
-        """The weights of a search that were chosen on dev."""
+        """Return the file with the search weights that were chosen on dev."""
         return self.root / "search.json"
 
     def decode(self, set_name: str, label: str = "") -> Path:
-        """Of a set, and of how it was searched, where not greedily."""
+        """Return the folder of a decoded set; `label` names the search, and is empty for the greedy one."""
         return self.root / "decode" / (f"{set_name}_{label}" if label else set_name)
 
     def decoded(self) -> list[Path]:
-        """The folders of the sets that were decoded."""
+        """Return the folders of the sets that were decoded."""
         return sorted(path.parent for path in self.root.glob("decode/*/decode.json"))
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold the folder against other processes, and clear away what killed ones left half-written."""
+        """Lock the folder against other processes, and remove temporary files that killed ones left."""
         self.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.root / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(f"{self.root}: another process is at work here; wait for it, or end it") from None
+            raise UserError(
+                f"{self.root}: another process is working in this folder; wait for it, or stop it"
+            ) from None
         try:
             for left in [*self.root.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:
                 if left.is_file():
@@ -211,5 +213,6 @@ def check_inputs(path: Path, inputs: dict[str, str]) -> None:
     changed = [what for what, digest in inputs.items() if old.get(what, digest) != digest]
     if changed:
         raise UserError(
-            f"{path.parent}: begun with another content of {', '.join(changed)}; use another folder or remove it"
+            f"{path.parent}: the content of {', '.join(changed)} has changed since this folder was started; "
+            "use another folder, or remove this one"
         )

@@ -1,4 +1,4 @@
-"""What a user reads: mistakes in one line, progress on the terminal, a log file for each experiment."""
+"""Report to the user: errors in one line, progress on the terminal, a log file for each experiment."""
 
 import difflib
 import logging
@@ -12,11 +12,11 @@ log = logging.getLogger("hff")
 
 
 class UserError(Exception):
-    """A mistake the user can mend: its text names the file or the option, and the mend, in one line."""
+    """An error that the user can fix: one line that says what is wrong, in which file or option, and how to fix it."""
 
 
 def require(holds: bool, message: str) -> None:
-    """UserError with `message` unless `holds`: for the ranges of options."""
+    """Raise UserError with `message` unless `holds`; used for the ranges of options."""
     if not holds:
         raise UserError(message)
 
@@ -44,15 +44,15 @@ class _TqdmHandler(logging.Handler):
 
 
 def progress(items: Iterable, total: int | None, what: str, unit: str = "utt") -> tqdm:
-    """A progress bar on standard error; where that is no terminal it prints a line every ten seconds, not every step."""
+    """A progress bar on standard error; if that is not a terminal it prints a line every ten seconds, not every step."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    quiet = log.level > logging.INFO  # as one of several processes
+    quiet = log.level > logging.INFO  # in every process of torchrun but the first
     shown = {"mininterval": interval, "dynamic_ncols": True, "leave": False, "disable": quiet}
     return tqdm(items, total=total, desc=what, unit=unit, **shown)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """A clause for an error message: the nearest known names, or all of them where none is near."""
+    """Return a clause for an error message: the most similar known names, or all names if none is similar."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"

@@ -1,4 +1,4 @@
-"""hff-datadir: a Kaldi data directory in; checked (validate), mended (fix), its text normalised, or copied (speed)."""
+"""hff-datadir: a Kaldi data directory in; checked (validate), repaired (fix), its text normalised, or copied (speed)."""
 
 from pathlib import Path
 

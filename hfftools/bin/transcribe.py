@@ -17,7 +17,9 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=["text", "json", "srt"], default="text", help="default: text")
     parser.add_argument("--out", type=Path, help="folder for one file a recording; standard output where not given")
-    parser.add_argument("--max-seconds", type=float, default=20.0, help="longest piece that is heard at once; 20")
+    parser.add_argument(
+        "--max-seconds", type=float, default=20.0, help="longest piece in seconds that is transcribed at once"
+    )
     parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece; 0.6")
     args = parser.parse_intermixed_args()
     overrides = [word for word in args.args if word.partition("=")[0] in ("device", "data.batch_seconds")]
@@ -31,7 +33,7 @@ def main() -> None:
     options = Options(args.max_seconds, args.pause, args.format, args.out)
     total, failed = transcribe(args.exp, words, overrides, options)
     if failed:
-        raise UserError(f"{failed} of {total} recordings could not be heard; each is named above")
+        raise UserError(f"{failed} of {total} recordings could not be transcribed; each is named above")
     if args.out:
         print(f"wrote {total} files in {args.out}")
 

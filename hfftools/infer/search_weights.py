@@ -1,4 +1,4 @@
-"""A search whose weights are not given and an experiment's dev set in, the weights of the lowest dev error out.
+"""Choose the weights of a language model and of the word score: those of the lowest error on the dev set.
 
 The error is WER, or CER where the dev set is unspaced text.
 """
@@ -65,7 +65,7 @@ def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
     try:
         utterances = [utt for utt in datadir.read(config.data.dev) if utt.text]
     except UserError as error:
-        advice = "weights are chosen on data.dev; mend it, or give search.lm_weight and search.word_score"
+        advice = "weights are chosen on data.dev; fix that set, or give search.lm_weight and search.word_score"
         raise UserError(f"{error}; {advice}") from None
     wanted = facts(replace(search, nbest=1))
     wanted |= {"checkpoint": checkpoint.digest(exp.final), "dev": datadir.digest(utterances)}

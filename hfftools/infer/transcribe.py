@@ -95,7 +95,7 @@ def find(words: Sequence[str]) -> list[Recording]:
 
 
 def _refuse_twins(recordings: list[Recording], options: Options) -> None:
-    require(sum(r.path is None for r in recordings) <= 1, "standard input can be heard only once; give one -")
+    require(sum(r.path is None for r in recordings) <= 1, "standard input can be read only once; give a single -")
     require(
         options.out is not None or options.form != "srt" or len(recordings) == 1,
         "--format srt: the subtitles of several recordings need a file each; give --out",

@@ -1,4 +1,4 @@
-"""The training job on an experiment's folder: configuration in, a trained model out."""
+"""Run one training job: check its inputs, train in the experiment's folder, record what it cost."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +24,7 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
     """Train the experiment in `root`, or go on with it; nothing happens where its final checkpoint is there already.
 
     With neither files nor options the experiment's frozen configuration is used. Raises UserError where an option
-    or a content of its data, units or upstream differs from those the experiment was begun with.
+    or a content of its data, units or upstream differs from those that the experiment started with.
     """
     exp = ExpDir(root)
     if exp.config.exists() and not sources and not overrides:

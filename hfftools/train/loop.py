@@ -1,8 +1,8 @@
-"""The training loop: a model, its data and an experiment's folder in, checkpoints, history and resources out.
+"""Train a model on its data, and write checkpoints, history and resources into the experiment's folder.
 
-It stops at any moment and goes on by the same command, with the same weights in the end: the state holds parameters,
-optimizer and position, and all randomness follows from (seed, epoch, batch) and (seed, epoch, utterance). On a GPU the
-weights are the same up to the order in which its kernels add, which torch leaves open for the CTC loss.
+A run can be stopped at any moment; the same command resumes it, and the final weights are the same: the state holds
+parameters, optimiser and position, and all random numbers follow from (seed, epoch, batch) and (seed, epoch, utterance).
+On a GPU the weights are the same up to the order in which its kernels add, which torch leaves open for the CTC loss.
 
 Of several processes (hfftools/dist.py) each takes its share of every step's batches, and every one knows the whole plan: the
 weights are those that one process would have got. The first one writes the files.
@@ -174,7 +174,7 @@ class Loop:
         where = f"{self.exp.root}: utterance {batch.ids[row]}"
         if needed > frames:
             raise UserError(
-                f"{where}: its labels need {needed} frames, its audio has {frames}; mend its utt2dur or drop it"
+                f"{where}: its labels need {needed} frames, its audio has {frames}; correct its utt2dur or leave it out"
             )
         raise Diverged(f"{where}: its loss is {loss_B[row].item()} in epoch {self.epoch + 1}; {_ADVICE}")
 

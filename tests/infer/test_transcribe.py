@@ -114,7 +114,7 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(trained, speech, tmp_
     lines = [line for line in done.stderr.splitlines() if "transcribing:" not in line]
     for name in ("bad.wav", "cut.flac", "none.wav", "zero.flac", "hacked |"):
         assert sum(name in line for line in lines) == 1, done.stderr
-    assert "5 of 6 recordings could not be heard" in lines[-1] and "Traceback" not in done.stderr
+    assert "5 of 6 recordings could not be transcribed" in lines[-1] and "Traceback" not in done.stderr
 
 
 def test_what_is_wrong_before_the_start_is_said_at_once(trained, tmp_path):

@@ -152,15 +152,15 @@ def test_times_that_were_not_made_here_are_not_overwritten(spoken, tmp_path):
 
 def test_what_changed_is_named(aligned, tmp_path):
     sets, folder, found = aligned
-    with pytest.raises(UserError, match="another content of the seed;"):
+    with pytest.raises(UserError, match="content of the seed has changed since"):
         align(sets[0], sets, Phones(), folder, 1, CPU)
-    with pytest.raises(UserError, match="another content of the pronunciations;"):
+    with pytest.raises(UserError, match="content of the pronunciations has changed since"):
         align(sets[0], sets, Phones("espeak:en"), folder, 0, CPU)
-    with pytest.raises(UserError, match="another content of the list of sets;"):
+    with pytest.raises(UserError, match="content of the list of sets has changed since"):
         align(sets[0], sets[:1], Phones(), folder, 0, CPU)
     utterances = list(read(sets[1:]).values())
     datadir.write(tmp_path / "dev", utterances[1:])
-    with pytest.raises(UserError, match="another content of the set dev;"):
+    with pytest.raises(UserError, match="content of the set dev has changed since"):
         align(sets[0], [sets[0], str(tmp_path / "dev")], Phones(), folder, 0, CPU)
     with pytest.raises(UserError, match="have the same name"):
         align(sets[0], [*sets, str(tmp_path / "dev")], Phones(), folder, 0, CPU)

@@ -145,7 +145,7 @@ def test_a_changed_probe_is_refused_and_a_finished_one_kept(probing, tmp_path, c
     begun = [*probing, f"dev={tmp_path}/dev"]
     probe(tmp_path / "q", [], begun)
     datadir.write(tmp_path / "dev", shorter[1:])
-    with pytest.raises(UserError, match="another content of dev"):
+    with pytest.raises(UserError, match="content of dev has changed since"):
         probe(tmp_path / "q", [], begun)
 
 
