@@ -62,7 +62,7 @@ def mix(logits, states):
 
 @pytest.mark.parametrize("out_dim", [0, 5])
 def test_concat_is_one_projection_of_all_layers(out_dim):
-    """x = Σ W_l h_l + b, where W = [W_0 … W_L] side by side."""
+    """Check x = Σ W_l h_l + b, where W = [W_0 … W_L] side by side."""
     fuse, hidden = build(concat, DIFFERENT, out_dim=out_dim)
     starts = [0, 8, 16, 28]
     weights = [
@@ -72,7 +72,7 @@ def test_concat_is_one_projection_of_all_layers(out_dim):
 
 
 def test_grouped_is_a_projection_of_one_weighted_sum_a_group():
-    """x = W [Σ softmax(a)_l h_l ; Σ softmax(b)_l h_l] + b, over three low and two high layers."""
+    """Check x = W [Σ softmax(a)_l h_l ; Σ softmax(b)_l h_l] + b, over three low and two high layers."""
     fuse, hidden = build(grouped, ALIKE, groups=2)
     states = list(hidden.values())
     low, high = mix(fuse.logits_L[:3], states[:3]), mix(fuse.logits_L[3:], states[3:])
@@ -82,7 +82,7 @@ def test_grouped_is_a_projection_of_one_weighted_sum_a_group():
 
 @pytest.mark.parametrize("layers, dim", [(2, 7), (4, 8), (5, 7), (9, 7)])
 def test_hconv_is_convolutions_with_relu_over_the_layers(layers, dim):
-    """floor(log_3 L) times ReLU(b + Σ_k W_k h_(3j+k-2)), flattened, and projected where that is not D wide.
+    """Check floor(log_3 L) times ReLU(b + Σ_k W_k h_(3j+k-2)), flattened, and projected where that is not D wide.
 
     arXiv:2406.12209. Two layers have no block and a projection, four a block and none, five both, nine two blocks.
     """
@@ -119,7 +119,7 @@ def over_time(x_BTd, conv, kernel):
 @pytest.mark.parametrize("time_kernel", [0, 3])
 @pytest.mark.parametrize("how", ["concat", "add", "weighted"])
 def test_hff_is_a_tree_of_joins(how, time_kernel, residual):
-    """node_l = W LN(h_l); node = LN(GELU(z + conv(z))), z the join of its neighbours; x = Σ softmax(a)_l h_l + W node.
+    """Check node_l = W LN(h_l); node = LN(GELU(z + conv(z))), z the join of its neighbours; x = Σ softmax(a)_l h_l + W node.
 
     Our reconstruction of arXiv:2211.02712: five layers in pairs are three, two, one nodes.
     """
@@ -147,7 +147,7 @@ def test_hff_is_a_tree_of_joins(how, time_kernel, residual):
 
 
 def test_hff_of_two_widths_sums_the_layers_of_the_first():
-    """x = Σ softmax(a)_l h_l over the layers as wide as the first, + W node, joined in threes: two nodes, then one."""
+    """Check x = Σ softmax(a)_l h_l over the layers as wide as the first, + W node, joined in threes: two nodes, then one."""
     fuse, hidden = build(hff, DIFFERENT, group=3)
     n = [affine(layer_norm(h, enter[0]), enter[1]) for h, enter in zip(hidden.values(), fuse.enter, strict=True)]
     (a, b), (top,) = fuse.levels
@@ -157,7 +157,7 @@ def test_hff_of_two_widths_sums_the_layers_of_the_first():
 
 
 def test_l_adapters_are_summed_after_gelu_and_norm():
-    """x = Σ softmax(w)_l LN(GELU(W_l h_l + b_l)), arXiv:2212.02780."""
+    """Check x = Σ softmax(w)_l LN(GELU(W_l h_l + b_l)), arXiv:2212.02780."""
     fuse, hidden = build(l_adapter, DIFFERENT, width=5)
     linears = [adapter[0] for adapter in fuse.adapters]
     norms = [m for m in fuse.modules() if isinstance(m, torch.nn.LayerNorm)]
@@ -166,7 +166,7 @@ def test_l_adapters_are_summed_after_gelu_and_norm():
 
 
 def test_the_ladder_climbs_by_gates_and_rungs():
-    """s_l = rung(g_l s_(l-1) + (1 - g_l) W_l LN(h_l)), rung(s) = s + W' GELU(W LN(s)), x = h_L + W s_L.
+    """Check s_l = rung(g_l s_(l-1) + (1 - g_l) W_l LN(h_l)), rung(s) = s + W' GELU(W LN(s)), x = h_L + W s_L.
 
     arXiv:2206.06522 with our small adapters as rungs; g_l is the sigmoid of a scalar.
     """
@@ -182,14 +182,14 @@ def test_the_ladder_climbs_by_gates_and_rungs():
 
 
 def test_layer_is_its_one_layer():
-    """x = h_l."""
+    """Check x = h_l."""
     fuse, hidden = build(layer, {5: 8}, layers=[5])
     assert fuse.out_dim == 8 and torch.equal(fuse({**hidden, 7: -hidden[5]}, LENS_B), hidden[5])
 
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_weighted_sum_is_a_softmax_over_the_layers(normalize):
-    """x = Σ softmax(w)_l h_l, arXiv:2105.01051; with `normalize`, of LN(h_l) without gain and bias."""
+    """Check x = Σ softmax(w)_l h_l, arXiv:2105.01051; with `normalize`, of LN(h_l) without gain and bias."""
     fuse, hidden = build(weighted_sum, ALIKE, normalize=normalize)
     states = [layer_norm(h) if normalize else h for h in hidden.values()]
     check(fuse, hidden, mix(fuse.sum.logits_L, states))
