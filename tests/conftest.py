@@ -6,11 +6,14 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from hfftools.audio import waveform
 from hfftools.corpora import mini
 from hfftools.data import datadir
+from hfftools.data.datadir import Utterance
 from hfftools.text import units
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 
@@ -45,7 +48,7 @@ def options(corpus, encoder) -> list[str]:
     return [
         f"upstream={encoder}", f"data.train={corpus}/train", f"data.dev={corpus}/dev", f"data.test=[{corpus}/test]",
         f"data.units={corpus}/units", "data.batch_seconds=12", "task.head_dim=16", "task.head_layers=1", "train.epochs=2",
-        "data.workers=0", "device=cpu",
+        "data.workers=0", "device=cpu", "train.bf16=false",  # the same figures on every processor
     ]  # fmt: skip
 
 
@@ -87,3 +90,24 @@ def server():
     yield server
     server.shutdown()
     server.server_close()
+
+
+TEXTS = {"ann-1": "the cat", "ann-2": "مرحبا بك", "bob-1": "e\u0301 é 你好", "bob-10": "a", "bob-9": "b"}
+
+
+@pytest.fixture
+def spoken(tmp_path) -> list[Utterance]:
+    """Five utterances of 0.5 to 0.9 s, last id first."""
+    spoken = []
+    for index, (utt, text) in enumerate(reversed(TEXTS.items())):
+        path, duration_s = tmp_path / f"{utt}.wav", 0.5 + index / 10
+        waveform.save(path, np.full(round(duration_s * 16000), 0.1))
+        spoken.append(Utterance(utt, utt.split("-")[0], str(path), text, duration_s=duration_s))
+    return spoken
+
+
+@pytest.fixture
+def folder(tmp_path, spoken):
+    """`spoken` as a data directory."""
+    datadir.write(tmp_path / "set", spoken)
+    return tmp_path / "set"

@@ -1,6 +1,8 @@
-"""Utterances in, padded batches of at most so many seconds out, from waveforms or from cached hidden states.
+"""Group utterances into padded batches of limited duration, from waveforms or from cached hidden states.
 
-The order of the batches follows from (seed, epoch) alone, so a resumed run sees what an undisturbed one would have seen.
+The order of the batches depends on (seed, epoch) only, so a resumed run sees the same batches as an uninterrupted one.
+
+Axes: B utterances, N samples, T frames, D features, L units of a transcript.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,11 +26,11 @@ from hfftools.text.units import Units
 
 @dataclass(frozen=True)
 class Batch:
-    """B utterances, as waveforms or, where the upstream has run before, as its hidden states."""
+    """Hold B utterances, either as waveforms or as cached hidden states of the upstream."""
 
     ids: list[str]
     texts: list[str | None]
-    seconds: float
+    seconds: float  # summed duration, without padding
     wav_BN: Tensor | None  # float32, 16 kHz
     num_samples_B: Tensor | None
     hidden: dict[int, Tensor] | None  # {layer: [B, T, D]}
@@ -43,27 +45,29 @@ class Batch:
         return replace(self, **moved)
 
     def select(self, rows: Sequence[int]) -> "Batch":
-        """Some of the utterances; padding stays, `seconds` is no longer theirs."""
+        """Return the utterances at `rows`; the padding is kept, and `seconds` remains that of the whole batch."""
         picked = {k: v[list(rows)] for k, v in vars(self).items() if isinstance(v, Tensor)}
         if self.hidden is not None:
             picked["hidden"] = {layer: h[list(rows)] for layer, h in self.hidden.items()}
         return replace(self, ids=[self.ids[r] for r in rows], texts=[self.texts[r] for r in rows], **picked)
 
     def random_seeds(self, seed: int, epoch: int) -> list[tuple[int, int, int]]:
-        """A seed for each utterance, whatever batch it is in."""
+        """Return one seed per utterance, which does not depend on the batch that contains it."""
         return [(seed, epoch, crc32(utt.encode())) for utt in self.ids]
 
 
 def plan(
     durations_s: Sequence[float], batch_seconds: float, seed: int | None = None, epoch: int = 0
 ) -> list[list[int]]:
-    """Utterance numbers by batch: of like length, count times longest at most `batch_seconds`.
+    """Group utterances of similar duration; return the utterance indices of each batch.
 
-    Longest first without a seed; with one, neighbours are drawn anew and batches shuffled each epoch. An utterance longer
-    than `batch_seconds` is a batch of its own.
+    The padded size of a batch (number of utterances times longest duration) is at most `batch_seconds`; an utterance
+    longer than that forms a batch by itself. Without a seed, batches are sorted from longest to shortest. With a seed,
+    durations are perturbed before sorting and batches are shuffled, differently in each epoch.
     """
     durations = np.asarray(durations_s, float)
     rng = np.random.default_rng([seed, epoch]) if seed is not None else None
+    # up to 10 % of noise on the sort key, so that batches are composed differently in each epoch
     blur = durations * rng.uniform(0.9, 1.1, len(durations)) if rng is not None else durations
     batches: list[list[int]] = []
     longest = 0.0
@@ -80,21 +84,21 @@ def plan(
 
 
 def pad_batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Waveforms [N_i], label ids or frames [T_i, D] -> zero-padded [B, longest, …] and their lengths [B]."""
+    """Zero-pad waveforms [N_i], label ids [L_i] or frames [T_i, D] to [B, longest, …]; return them and lengths [B]."""
     return pad_sequence(list(rows), batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 class StateReader(Protocol):
-    """What a cache of hidden states offers to `Speech`; upstream/state_cache.py implements it."""
+    """Define the cache interface that `Speech` reads; upstream/state_cache.py implements it."""
 
     def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
         """Return {layer: h [T, D] float32} of one utterance."""
 
 
 class Speech(Dataset):
-    """Utterances with their units; `cache` stands in for the audio where hidden states were kept.
+    """Provide utterances with their target units; read hidden states from `cache`, if given, instead of the audio.
 
-    With `perturb` they are heard as in one epoch of training, the first until `at` names another.
+    With `perturb`, audio is perturbed as in one epoch of training: epoch 0, or the epoch passed to `at`.
     """
 
     def __init__(
@@ -116,7 +120,7 @@ class Speech(Dataset):
         self.durations_s = [u.duration_s / speed for u, speed in zip(self.utterances, speeds, strict=True)]
 
     def at(self, epoch: int) -> "Speech":
-        """The same as it is heard in an epoch of training."""
+        """Return this dataset with the perturbations of the given training epoch."""
         if self.perturb is None:
             return self
         other = copy(self)
@@ -156,10 +160,10 @@ class Speech(Dataset):
         )
 
     def batches(self, order: list[list[int]], workers: int = 0) -> Iterator[Batch]:
-        """The batches of `order`, loaded ahead by `workers` processes (none for cached states, which load at once)."""
+        """Yield the batches of `order`, prefetched by `workers` processes (none for cached states, which load quickly)."""
         workers = 0 if self.cache is not None else workers
         loader = DataLoader(self, batch_sampler=order, collate_fn=self.collate, num_workers=workers)
         try:
             yield from loader
-        except UserError as error:  # a worker's comes wrapped in its traceback, of which the last line is ours
+        except UserError as error:  # a worker's error carries a traceback; its last line is our message
             raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None

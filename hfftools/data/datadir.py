@@ -1,4 +1,4 @@
-"""Kaldi data directories: wav.scp, text, utt2spk, spk2utt, segments and utt2dur in, utterances out, and back again."""
+"""Read, write and validate Kaldi data directories (wav.scp, text, utt2spk, spk2utt, segments, utt2dur)."""
 
 import math
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ FILES = ("wav.scp", "spk2utt", *PER_UTTERANCE)
 
 @dataclass(frozen=True)
 class Utterance:
-    """One utterance: where its audio is, who speaks, what is said."""
+    """Describe one utterance: the location of its audio, its speaker and its transcript."""
 
     id: str
     speaker: str
@@ -29,10 +29,10 @@ class Utterance:
 
 
 def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
-    """Read a data directory, in its C-locale order; words of a transcript are parted by single spaces.
+    """Return the utterances of a data directory in C-locale order; transcript words are separated by single spaces.
 
-    Durations come from utt2dur, from segments, or, where neither tells, from the audio, each recording opened once.
-    Raises UserError that names the file and the first utterance in question.
+    Durations come from utt2dur or segments; if neither gives one, the audio header is read, once per recording.
+    Raise UserError with the file and the first affected utterance if the directory is invalid.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -63,12 +63,12 @@ def _optional(directory: Path, name: str, value_required: bool = True) -> dict[s
 
 
 def _base(directory: Path) -> str:
-    """The file that says which utterances there are."""
+    """Return the name of the file that lists the utterances."""
     return "segments" if (directory / "segments").exists() else "wav.scp"
 
 
 def _spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float, float | None]]:
-    """{utterance: (recording, start in s, end in s or None for its end)}."""
+    """Return {utterance: (recording, start in s, end in s or None for the end of the recording)}."""
     segments = _optional(directory, "segments")
     if segments is None:
         return {utt: (utt, 0.0, None) for utt in wavs}
@@ -85,7 +85,7 @@ def _spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float,
 
 
 def parse_span(value: str) -> tuple[str, float, float | None]:
-    """`recording start end` -> its parts; an end of -1 means the recording's own. ValueError says what is wrong."""
+    """Parse `recording start end`; an end of -1 becomes None (end of recording). Raise ValueError if it is malformed."""
     try:
         recording, start, end = value.split()
         start_s, end_s = float(start), float(end)
@@ -101,7 +101,7 @@ def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, 
     for utt, (_, start_s, end_s) in spans.items():
         if utt not in known and end_s is not None:
             known[utt] = end_s - start_s
-    # one command or one header a recording, however many segments it has
+    # run each command, or read each header, once per recording: many segments may share it
     sources = sorted({wavs[recording] for utt, (recording, _, _) in spans.items() if utt not in known})
     bar = progress(sources, len(sources), f"durations of {directory.name}", "file") if sources else ()
     whole = {source: waveform.duration_s(source) for source in bar}
@@ -120,7 +120,7 @@ def _seconds(directory: Path, utt: str, value: str) -> float:
 
 
 def is_positive(value: str) -> bool:
-    """Whether `value` is a finite number above 0."""
+    """Return whether `value` is a finite number above 0."""
     try:
         return 0 < float(value) < math.inf
     except ValueError:
@@ -139,9 +139,9 @@ def _same_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> No
 
 
 def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:
-    """Write whole recordings or segments as a data directory, sorted as in the C locale, each file renamed into place.
+    """Write a data directory of whole recordings or segments, in C-locale order; each file is replaced atomically.
 
-    Files of an older set that would no longer fit are removed. UserError for an id that is there twice or has spaces.
+    Remove files of an earlier set that no longer apply. Raise UserError for an id that is duplicated or contains spaces.
     """
     directory = Path(directory)
     utterances = sorted(utterances, key=lambda u: u.id)
@@ -186,7 +186,7 @@ def _check_writable(directory: Path, utterances: list[Utterance]) -> None:
 
 
 def by_speaker(speakers: dict[str, str]) -> dict[str, str]:
-    """utt2spk -> spk2utt."""
+    """Convert utt2spk {utterance: speaker} to spk2utt {speaker: utterances separated by spaces}."""
     lists: dict[str, list[str]] = {}
     for utt in sorted(speakers):
         lists.setdefault(speakers[utt], []).append(utt)
@@ -194,7 +194,7 @@ def by_speaker(speakers: dict[str, str]) -> dict[str, str]:
 
 
 def validate(directory: Path | str, need_text: bool = True) -> int:
-    """Check a data directory as Kaldi's validate_data_dir.sh does; the number of utterances, or UserError."""
+    """Check a data directory as Kaldi's validate_data_dir.sh does; return the number of utterances or raise UserError."""
     directory = Path(directory)
     mend = f"run utils/fix_data_dir.sh {directory}"
     if not directory.is_dir():
@@ -240,7 +240,7 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
 
 
 def digest(utterances: Iterable[Utterance], with_text: bool = True) -> str:
-    """16 hex digits that change when an utterance comes, goes, or changes its audio's place, its length or its text."""
+    """Return 16 hex digits that identify the utterances: their ids, audio locations, durations and transcripts."""
     whole = sha256()
     for u in utterances:
         text = u.text if with_text else None

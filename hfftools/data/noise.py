@@ -1,4 +1,4 @@
-"""Recordings of noise, or none, in; as much noise as is asked for, and speech with it at a given ratio, out."""
+"""Generate noise or read it from recordings, and add it to speech at a given signal-to-noise ratio."""
 
 from pathlib import Path
 
@@ -11,23 +11,24 @@ from hfftools.log import UserError
 
 
 def coloured(num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Noise [N] whose spectrum falls with frequency by a random slope."""
+    """Return noise [N] whose amplitude spectrum is (1 + bin)^-a, a drawn from [0, 1]: white (0) to brownish (1)."""
     spectrum = np.fft.rfft(rng.standard_normal(num_samples))
     spectrum *= (1 + np.arange(len(spectrum))) ** -rng.uniform(0.0, 1.0)
     return np.fft.irfft(spectrum, num_samples)
 
 
 def mix(samples: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
-    """Both [N] as one, with so many dB between their mean powers; silence, on either side, leaves `samples` as they are."""
+    """Add noise [N] to samples [N] at `snr_db`, the ratio of mean powers; return `samples` if either is silent."""
     powers = np.mean(samples**2), np.mean(noise**2)
     if min(powers) == 0:
         return samples
+    # power ratio after the gain: P_speech / (gain^2 P_noise) = 10^(snr_db / 10)
     gain = np.sqrt(powers[0] / powers[1]) * 10 ** (-snr_db / 20)
     return (samples + gain * noise).astype(np.float32)
 
 
 def recordings(place: str) -> list[Utterance]:
-    """Those of a data directory, or the audio files of a folder and all below it; UserError where one cannot be read."""
+    """Return the recordings of a data directory, or of a folder searched recursively; raise UserError if unreadable."""
     folder = Path(place)
     try:
         if (folder / "wav.scp").exists():
@@ -46,7 +47,7 @@ def recordings(place: str) -> list[Utterance]:
 
 
 def excerpt(recording: Utterance, num_samples: int, rng: np.random.Generator) -> np.ndarray:
-    """[N] from anywhere in a recording; one that is shorter is repeated, begun anywhere too."""
+    """Return [N] samples from a random position of a recording; a shorter one is rotated randomly and repeated."""
     spare_s = recording.duration_s - num_samples / waveform.RATE_HZ
     start_s, end_s, place = recording.start_s, recording.end_s, rng.random()
     if spare_s > 0:

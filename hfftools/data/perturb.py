@@ -1,8 +1,8 @@
-"""Speech in, the same at other speeds and in noise out: anew for each utterance and epoch, or as a directory of copies.
+"""Perturb the speed of speech and add noise, either per training epoch or as a copied data directory.
 
-Pitch and tempo change together (Ko et al. 2015, Kaldi's perturb_data_dir_speed). What is drawn follows from (seed, epoch,
-utterance) alone, so it depends neither on batches nor on which process loads them; how many threads that has may change
-the rounding of the resampling, nothing else.
+Pitch and tempo change together (Ko et al. 2015, Kaldi's perturb_data_dir_speed). Random numbers depend on (seed, epoch,
+utterance) only, not on batches or on the process that loads them. The number of threads of a process may change the
+rounding of the resampling.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -22,12 +22,12 @@ from hfftools.log import UserError, log, progress, require
 
 @dataclass
 class Config:
-    """What happens to the waveforms of training speech on their way in; by default nothing."""
+    """Configure the perturbation of training waveforms; by default they are unchanged."""
 
-    speeds: list[float] = field(default_factory=lambda: [1.0])  # one is drawn for each utterance and epoch
-    noise_share: float = 0.0  # of the utterances, anew each epoch, that noise is added to
-    noise: str = ""  # a data directory or folder of recordings; empty: synthetic, its spectrum falls by a random slope
-    snr_db: list[float] = field(default_factory=lambda: [10.0, 30.0])  # lowest and highest
+    speeds: list[float] = field(default_factory=lambda: [1.0])  # speed factors; one is drawn per utterance and epoch
+    noise_share: float = 0.0  # share of utterances (0 to 1) that get noise, drawn again each epoch
+    noise: str = ""  # data directory or folder of noise recordings; empty: synthetic coloured noise
+    snr_db: list[float] = field(default_factory=lambda: [10.0, 30.0])  # lowest and highest signal-to-noise ratio, in dB
 
     def __post_init__(self):
         _check_speeds(self.speeds, "perturb.speeds")
@@ -46,7 +46,7 @@ class Config:
 
 
 class Perturb:
-    """The speeds and the noise of training speech."""
+    """Apply speed perturbation and noise to training speech."""
 
     def __init__(self, config: Config, seed: int):
         self.config, self.seed = config, seed
@@ -56,11 +56,11 @@ class Perturb:
         return int.from_bytes(blake2b(f"{self.seed} {epoch} {utt}".encode(), digest_size=8).digest())
 
     def speed(self, utt: str, epoch: int) -> float:
-        """The factor by which an utterance is faster in an epoch; cheap, since batches are planned by it."""
+        """Return the speed factor of an utterance in an epoch; cheap, because batches are planned with it."""
         return self.config.speeds[self._number(utt, epoch) % len(self.config.speeds)]
 
     def __call__(self, samples: np.ndarray, utt: str, epoch: int) -> np.ndarray:
-        """An utterance's samples as they are heard in an epoch."""
+        """Return the perturbed samples [N / speed] of an utterance in an epoch."""
         samples = at_speed(samples, self.speed(utt, epoch))
         rng = np.random.default_rng(self._number(utt, epoch))
         if rng.random() >= self.config.noise_share:
@@ -69,12 +69,12 @@ class Perturb:
         if self.recordings:
             recording = self.recordings[rng.integers(len(self.recordings))]
             return noise.mix(samples, noise.excerpt(recording, len(samples), rng), snr_db)
-        fast = 1 << (len(samples) - 1).bit_length()  # transforms of most other lengths take several times as long
+        fast = 1 << (len(samples) - 1).bit_length()  # a power of two: other FFT lengths can be several times slower
         return noise.mix(samples, noise.coloured(fast, rng)[: len(samples)], snr_db)
 
 
 def at_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """Samples [N] -> [N / factor], to be heard at the same rate."""
+    """Resample [N] to [N / factor], which is faster by `factor` when played at the same sampling rate."""
     if factor == 1:
         return samples
     return torchaudio.functional.resample(torch.from_numpy(samples), round(1000 * factor), 1000).numpy()
@@ -87,10 +87,10 @@ def _check_speeds(speeds: list[float], option: str) -> None:
 
 
 def speed(source: Path, out: Path, speeds: list[float]) -> int:
-    """Write `out` with every utterance of `source` at each of `speeds`; how many. Newer copies are kept.
+    """Write every utterance of `source` at each of `speeds` to `out`; return the number of utterances written.
 
-    Copies are speakers of their own: `sp0.9-<speaker>`; speed 1 keeps its audio and its names. UserError for a speed
-    outside 0.5 to 2.
+    A copy gets a new speaker name, `sp0.9-<speaker>`; speed 1 keeps its audio file and names. Existing copies that are
+    newer than their source are reused. Raise UserError for a speed outside 0.5 to 2.
     """
     _check_speeds(speeds, "--speeds")
     if out.resolve() == source.resolve():

@@ -1,4 +1,4 @@
-"""A data directory that does not validate in, the utterances that all its files agree on out; originals in .backup/."""
+"""Repair a data directory: keep the utterances that are valid in all files, with a backup of the files in .backup/."""
 
 import shutil
 from pathlib import Path
@@ -12,11 +12,11 @@ from hfftools.text.normalise import Options, normalise
 
 
 def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int, int]:
-    """Keep the utterances that every file has, and has usably; sort all files and rebuild spk2utt. (kept, out of).
+    """Keep the utterances with a valid entry in every file, sort all files, rebuild spk2utt; return (kept, total).
 
-    With `texts`, these transcripts {utterance: text} take the place of the old ones.
-    A directory that needs no mending is left as it is, .backup/ included. Files of other names (intent, slots) are not
-    touched: they may go on listing utterances that were dropped. UserError, and nothing written, if none would be left.
+    `texts`, {utterance: text}, replaces the transcripts. A directory that is already valid is not changed, and neither
+    is its .backup/. Other files (intent, slots) are never changed, so they may still list dropped utterances. Raise
+    UserError and write nothing if no utterance would be left.
     """
     directory = Path(directory)
     if not (directory / "wav.scp").exists():
@@ -63,7 +63,7 @@ def _usable(name: str, value: str, wavs: dict[str, str]) -> bool:
 
 
 def _replace(directory: Path, texts: dict[str, str]) -> None:
-    """Write what changed; where anything did, the files as they were go to .backup/ together."""
+    """Write the files that changed; if any did, first copy all current files to .backup/."""
     old = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
     changed = [name for name, text in texts.items() if old.get(name) != text.encode()]
     if changed:
@@ -75,6 +75,6 @@ def _replace(directory: Path, texts: dict[str, str]) -> None:
 
 
 def normalise_dir(directory: Path, options: Options) -> tuple[int, int]:
-    """Normalise directory/text in place, originals in .backup/; (kept, out of), as transcripts that come to nothing go."""
+    """Normalise directory/text in place, with a backup, and drop transcripts that become empty; return (kept, total)."""
     old = read_table(directory / "text", value_required=False)
     return fix(directory, {utt: normalise(text, options) for utt, text in old.items()})

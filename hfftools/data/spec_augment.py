@@ -1,6 +1,6 @@
-"""SpecAugment (Park et al., arXiv:1904.08779) and wav2vec 2.0's masks: x [B, T, F] in, the same with spans covered out.
+"""Mask spans of features [B, T, F], as in SpecAugment (Park et al., arXiv:1904.08779) and wav2vec 2.0.
 
-Masks follow from the numbers given for each utterance, so they do not depend on how utterances are batched.
+Masks depend on the seed of each utterance only, not on how utterances are batched.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ from hfftools.log import require
 
 @dataclass
 class Config:
-    time_masks: int = 2
-    time_width: float = 0.05  # longest span of a time mask, as a share of the utterance
-    channel_masks: int = 2
-    channel_width: float = 0.1  # widest band of a channel mask, as a share of the width
+    """Configure SpecAugment."""
+
+    time_masks: int = 2  # number of time masks per utterance
+    time_width: float = 0.05  # maximum width of a time mask, as a share of the utterance
+    channel_masks: int = 2  # number of channel masks per utterance
+    channel_width: float = 0.1  # maximum width of a channel mask, as a share of the channels
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -45,12 +47,12 @@ def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], 
 
 @dataclass
 class Masking:
-    """The upstream's own time and channel masking (Baevski et al., arXiv:2006.11477), before its first block."""
+    """Configure the masking before the upstream's first block (wav2vec 2.0; Baevski et al., arXiv:2006.11477)."""
 
-    time: float = 0.0  # share of the frames that spans would cover if none overlapped; 0: none
-    span_s: float = 0.2  # length of one, seconds
-    channel: float = 0.0  # the same of the channels
-    band: float = 0.083  # width of one, as a share of the channels
+    time: float = 0.0  # share of frames that the spans would cover without overlap; 0: no time masks
+    span_s: float = 0.2  # length of a time span, in seconds
+    channel: float = 0.0  # share of channels that the bands would cover without overlap; 0: no channel masks
+    band: float = 0.083  # width of a band, as a share of the channels
 
     def __post_init__(self):
         for name, value in vars(self).items():
@@ -69,7 +71,7 @@ def mask_spans(
     rate_hz: float,
     embedding_D: Tensor | None,
 ) -> Tensor:
-    """Time spans become the mask embedding (zero where the model has none), channel bands zero.
+    """Replace time spans by the mask embedding (zero if the model has none), and set channel bands to zero.
 
     Spans are drawn in seconds, so that two models of different frame rates are masked at the same moments.
     """
@@ -85,7 +87,7 @@ def mask_spans(
 
 
 def _cover(row: Tensor, share: float, span: float, rng: np.random.Generator) -> None:
-    """Set spans of `row` to True, as many as would cover `share` of it side by side; the remainder by chance."""
+    """Set spans of `row` to True: share * len(row) / span of them, rounded up or down at random (wav2vec 2.0)."""
     extra, steps = rng.random(), max(1, round(span))
     if share > 0 and len(row) > steps:
         for place in rng.random(int(share * len(row) / span + extra)):

@@ -1,6 +1,6 @@
-"""Kaldi tables, one `key value` a line: text files in, {key: value} out, and back again, sorted as in the C locale.
+"""Read and write Kaldi tables: text files with one `key value` pair per line, sorted as in the C locale.
 
-Sorting by code point, as Python does, is sorting by UTF-8 byte, as `LC_ALL=C sort` does.
+Python sorts strings by code point, which is the same order as sorting UTF-8 bytes (`LC_ALL=C sort`).
 """
 
 import re
@@ -10,16 +10,16 @@ from pathlib import Path
 from hfftools.expdir import write_text
 from hfftools.log import UserError, log
 
-_GAP = re.compile("[ \t]+")  # only these part a key from its value: a no-break space may belong to a path
+_GAP = re.compile("[ \t]+")  # the only separators of key and value: a path may contain a no-break space
 
 
 def read_table(path: Path, value_required: bool = True) -> dict[str, str]:
-    """A file of `key value` lines -> {key: value}, in its order; UserError names the line that is not one.
+    """Return {key: value} of a table file, in file order; raise UserError with the line number of an invalid line.
 
-    A byte order mark, CRLF line ends and tabs are taken as they come.
+    A byte order mark, CRLF line ends and tabs are accepted.
     """
     table: dict[str, str] = {}
-    # on a data directory the mend is a command; elsewhere the user knows best
+    # a data directory has a repair command; any other table has to be edited by hand
     mend = f"run utils/fix_data_dir.sh {path.parent}" if (path.parent / "wav.scp").exists() else "mend that line"
     for number, key, value, last in _lines(path):
         if not key:
@@ -35,7 +35,7 @@ def read_table(path: Path, value_required: bool = True) -> dict[str, str]:
 
 
 def read_loosely(path: Path) -> dict[str, str]:
-    """As `read_table`, but empty lines are passed over, and of two lines with one key the first is kept."""
+    """Read a table like `read_table`, but skip empty lines and keep the first line of a duplicated key."""
     table: dict[str, str] = {}
     for number, key, value, _ in _lines(path):
         if key in table and table[key] != value:
@@ -46,7 +46,7 @@ def read_loosely(path: Path) -> dict[str, str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, str, bool]]:
-    """(line number, key, value, whether it is the last line); key and value are empty on an empty line."""
+    """Yield (line number, key, value, whether it is the last line); key and value are empty for an empty line."""
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except FileNotFoundError:
@@ -61,10 +61,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str, str, bool]]:
 
 
 def format_table(table: Mapping[str, str]) -> str:
-    """The text of a table's file."""
+    """Return the table as the text of its file."""
     return "".join(f"{key} {table[key]}".rstrip(" ") + "\n" for key in sorted(table))
 
 
 def write_table(path: Path, table: Mapping[str, str]) -> None:
-    """Write a table's file, whole or not at all."""
+    """Write a table file atomically."""
     write_text(path, format_table(table))

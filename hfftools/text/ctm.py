@@ -1,4 +1,4 @@
-"""Kaldi's time-marked conversation files, `utterance channel start duration label` a line, in; spans out, and back again."""
+"""Read and write CTM files (time-marked conversation): one line `utterance channel start duration label` per span."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from hfftools.log import UserError
 
 @dataclass(frozen=True, order=True)
 class Span:
-    """What is heard from `start_s` to `end_s`, in seconds from the start of the utterance."""
+    """Describe a labelled span, with times in seconds from the start of the utterance."""
 
     start_s: float
     end_s: float
@@ -19,9 +19,9 @@ class Span:
 
 
 def write(path: Path | str, spans: Mapping[str, list[Span]]) -> None:
-    """Write {utterance: its spans}, to the millisecond, sorted by utterance as in the C locale and by time, channel 1.
+    """Write {utterance: spans} atomically, in C-locale order and by time, in milliseconds, all in channel 1.
 
-    An utterance without spans leaves no line. Written whole or not at all.
+    An utterance without spans has no line.
     """
     lines = [
         f"{utt} 1 {span.start_s:.3f} {span.end_s - span.start_s:.3f} {span.label}\n"
@@ -32,9 +32,9 @@ def write(path: Path | str, spans: Mapping[str, list[Span]]) -> None:
 
 
 def read(path: Path | str) -> dict[str, list[Span]]:
-    """{utterance: its spans in order of time}; channels and confidences, the sixth field, are passed over.
+    """Return {utterance: spans sorted by time}; channels and confidences (the sixth field) are ignored.
 
-    UserError names the file, and the line that is not one.
+    Raise UserError with the file and line number if a line is malformed.
     """
     path = Path(path)
     try:
@@ -52,6 +52,6 @@ def read(path: Path | str) -> dict[str, list[Span]]:
             raise UserError(f"{path}:{number}: '{line}' is not `utterance channel start duration label`") from None
         if not (0 <= start_s < math.inf and 0 <= duration_s < math.inf):
             raise UserError(f"{path}:{number}: '{line}' does not end after it starts")
-        # rounded, so that an end and the start of what follows are one number again
+        # rounded, so that the end of a span equals the start of an adjacent one despite floating-point error
         spans.setdefault(utt, []).append(Span(start_s, round(start_s + duration_s, 6), label))
     return {utt: sorted(found) for utt, found in spans.items()}

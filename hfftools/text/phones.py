@@ -1,4 +1,4 @@
-"""Text in, the phones of each of its words out: by eSpeak NG's rules for a language, or from a lexicon in Kaldi's form."""
+"""Convert text to phones, word by word, with eSpeak NG's rules for a language or with a lexicon in Kaldi format."""
 
 import re
 from functools import cached_property
@@ -15,30 +15,31 @@ _NUMBER = re.compile(r"\d*\.?\d+(e-?\d+)?")
 
 
 class Phones:
-    """Pronunciations, each word's whatever its neighbours.
+    """Look up the pronunciation of each word, independent of its context.
 
-    By rule, capitals are read as small letters: corpora in capitals are many, and US would else be spelled out. From a
-    lexicon, a word is looked up as it is written.
+    With rules, words are lower-cased first: many corpora are upper case, and eSpeak NG would spell out US. In a lexicon,
+    a word is looked up exactly as it is written.
     """
 
     def __init__(self, source: str = RULES + "en-us"):
-        """`source` is `espeak:LANG`, or a file of `word phone phone …` lines, all with a probability after the word or none.
+        """Use `source`: `espeak:LANG`, or a lexicon file with lines `word phone phone …`.
 
-        Of several pronunciations the first is taken; the stress of CMUdict's vowels (AH0) is dropped. UserError for a
-        language that eSpeak NG does not have, a file that cannot be read, and for a line without phones.
+        Either every line has a probability after the word, or none has. The first of several pronunciations is used, and
+        the stress digit of CMUdict vowels (AH0) is removed. Raise UserError if eSpeak NG does not have the language, or
+        if the file cannot be read or has a line without phones.
         """
         self.source = source
         self._language = source.removeprefix(RULES) if source.startswith(RULES) else None
         if self._language is None:
             self._lexicon = _read(Path(source))
         else:
-            self._lexicon = {}  # filled as words are met
-            self._by_rule("a")  # refuses an unknown language before any work is done
+            self._lexicon = {}  # a cache, filled by __call__
+            self._by_rule("a")  # raise UserError early if the language is unknown
 
     def __call__(self, text: str) -> list[tuple[str, list[str]]]:
-        """[(word, its phones)] of `text`; by rule, none for what has no sound, such as punctuation.
+        """Return [(word, phones)] of `text`; with rules, a token without sound, such as punctuation, has no phones.
 
-        UserError counts the words that the lexicon lacks, and names the first.
+        Raise UserError with the number of words missing from the lexicon and the first few of them.
         """
         words = text.split()
         if self._language is not None:
@@ -57,7 +58,7 @@ class Phones:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that tell these pronunciations from others."""
+        """Return 16 hex digits that identify this set of pronunciations."""
         by_rule = self.source, version("espeakng-loader")
         decides = sorted(self._lexicon.items()) if self._language is None else by_rule
         return sha256(repr(decides).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What was heard of a recording, segment by segment, in; plain text, JSON or SRT subtitles out."""
+"""Format the recognised segments of a recording as plain text, JSON or SRT subtitles."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ FORMATS = ("text", "json", "srt")
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a recording and its text, which is not empty."""
+    """Describe a part of a recording and its recognised text, which is not empty."""
 
     start_s: float
     end_s: float
@@ -17,9 +17,9 @@ class Segment:
 
 
 def render(name: str, segments: Sequence[Segment], form: str) -> str:
-    """One recording in one of FORMATS, ending in a line break: a line `name<TAB>text`, a JSON object in one line, or SRT.
+    """Return one recording in one of FORMATS, ending in a line break (SRT without segments is empty).
 
-    JSON has `name` and `segments`, each with `start_s`, `end_s` and `text`. SRT of no segments is empty.
+    text: one line `name<TAB>text`. json: one line, an object with `name` and `segments` (`start_s`, `end_s`, `text`).
     """
     if form == "text":
         return f"{name}\t{' '.join(segment.text for segment in segments)}\n"
@@ -33,6 +33,6 @@ def render(name: str, segments: Sequence[Segment], form: str) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """As SRT spells a time: 01:02:03,456."""
+    """Format a time as SRT does: 01:02:03,456."""
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"

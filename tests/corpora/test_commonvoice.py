@@ -35,7 +35,7 @@ def table(folder: Path, part: str, rows: list[tuple[str, str, str]], columns=NEW
     for speaker, name, sentence in rows:
         cells = {"client_id": speaker * 16, "path": name, "sentence": sentence, "locale": lang}
         lines.append("\t".join(cells.get(column, "") for column in columns))
-        if waveform and not (folder / "clips" / name).exists():
+        if audio and not (folder / "clips" / name).exists():
             clip(folder, name)
     (folder / f"{part}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
