@@ -1,7 +1,8 @@
-"""Layers side by side and one projection: {layer: h [B, T, D]} in, x [B, T, F] out.
+"""Concatenate the layers and project them: {layer: h [B, T, D]} -> x [B, T, F].
 
-Born as the mean of the layers that have the width F (by default that of the first layer; where the widths differ, as those
-of two fused upstreams may, the others enter with weight zero). Without such a layer it starts from random weights.
+The projection is initialised to the mean of the layers of width F (by default the width of the first layer). Where the
+widths differ, as those of two fused upstreams may, the other layers start with weight zero; without any layer of width F
+the weights start at random.
 """
 
 from dataclasses import dataclass

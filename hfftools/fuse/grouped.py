@@ -1,7 +1,7 @@
 """Grouped weighted sum: {layer: h [B, T, D]} in, x [B, T, D] out.
 
 Neighbouring layers form `groups` groups (low, middle, high), each with its own softmax-weighted sum; the sums are laid side
-by side and projected to D. Born as the mean of all layers.
+by side and projected to D. Initialised to the mean of all layers.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from hfftools.nn.widths import one_width
 @dataclass
 class Config:
     name: str = "grouped"
-    layers: Any = "all"
+    layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     groups: int = 3  # of neighbouring layers, as even as can be
 
     def __post_init__(self):

@@ -2,7 +2,7 @@
 
 Each frame by itself: its L states as [D, L], then floor(log_3 L) times Conv1d over the layers (kernel 5, stride 3, padding
 2) and ReLU. The last has ceil(D / layers left) channels, so that laid side by side they are D wide, or are projected to it.
-One or two layers leave no block: they are laid side by side and projected. It is not the identity at birth.
+One or two layers leave no block: they are laid side by side and projected. It is not the identity at initialisation.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ KERNEL, STRIDE, PADDING = 5, 3, 2
 @dataclass
 class Config:
     name: str = "hconv"
-    layers: Any = "all"
+    layers: Any = "all"  # all, last, blocks, or a list of layer numbers
 
 
 class Fuse(nn.Module):

@@ -5,11 +5,11 @@ narrow node, every further level joins `group` neighbouring nodes into one, unti
 
     node_l = Linear(D -> d)(LayerNorm(h_l))
     node   = LayerNorm(GELU(join(neighbours)))
-    x      = weighted_sum(h) + Linear(d -> F)(node)        residual form; the Linear is zero at birth
+    x      = weighted_sum(h) + Linear(d -> F)(node)        residual form; the Linear is initialised to zero
     x      = Linear(d -> F)(node)                          bare form
 
 Where the layers' widths differ, as those of two fused upstreams may, each node projects from its own layer's width, and
-the weighted sum runs over the layers that have the width of the first: HFF is then born as the first upstream's.
+the weighted sum runs over the layers that have the width of the first: HFF then starts as that of the first upstream.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from hfftools.nn.widths import first_width
 @dataclass
 class Config:
     name: str = "hff"
-    layers: Any = "all"
+    layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     group: int = 2  # neighbours joined by a node
     width: int = 0  # d, the width of a node; 0: a quarter of the first layer's
     out_dim: int = 0  # F; 0: the first layer's width, which the residual form needs
     join: str = "concat"  # concat (then Linear), add, or weighted (softmax)
     time_kernel: int = 0  # odd number of frames of a depthwise convolution in each node; 0: none
-    residual: bool = True  # born as the weighted sum
+    residual: bool = True  # add the weighted sum of the layers, which is the initial output
 
     def __post_init__(self):
         require(
@@ -107,5 +107,5 @@ class Fuse(nn.Module):
         return x_BTF if self.sum is None else self.sum(hidden) + x_BTF
 
     def layer_weights(self) -> dict[int, float]:
-        """The share of each layer in the residual's weighted sum; empty in the bare form."""
+        """Return the share of each layer in the residual's weighted sum; empty in the bare form."""
         return {} if self.sum is None else self.sum.layer_weights()

@@ -1,9 +1,9 @@
-"""L-adapters (Otake et al., arXiv:2212.02780), one beside each layer: {layer: h [B, T, D]} in, x [B, T, F] out.
+"""L-adapters (Otake et al., arXiv:2212.02780), one for each layer: {layer: h [B, T, D]} in, x [B, T, F] out.
 
     x = sum over l of softmax(w)_l LayerNorm(GELU(Linear(D -> F)(h_l)))
 
 The paper's are 512 wide on the 12 blocks of a base model, so layer 0, which `layers: all` has beside, is not among them.
-Widths may differ between layers. It is not the identity at birth: its stream is narrower than the layers.
+Widths may differ between layers. It is not the identity at initialisation: its stream is narrower than the layers.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from hfftools.nn.widths import first_width
 @dataclass
 class Config:
     name: str = "l_adapter"
-    layers: Any = "all"
+    layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     width: int = 512  # F; 0: two thirds of the first layer's, which is 512 of 768
 
     def __post_init__(self):
@@ -44,5 +44,5 @@ class Fuse(nn.Module):
         )
 
     def layer_weights(self) -> dict[int, float]:
-        """The share of each layer's adapter; they add up to 1."""
+        """Return the share of each layer's adapter; they add up to 1."""
         return self.sum.layer_weights()

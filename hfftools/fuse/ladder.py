@@ -1,15 +1,16 @@
-"""A ladder beside the upstream (Sung et al., arXiv:2206.06522): {layer: h [B, T, D]} in, x [B, T, F] out.
+"""Ladder side network (Sung et al., arXiv:2206.06522): {layer: h [B, T, D]} -> x [B, T, F].
 
-A narrow stream climbs the tapped layers and back-propagates through none of the upstream as long as that is frozen:
+A narrow stream passes from the lowest tapped layer to the highest, and back-propagates through no frozen upstream:
 
     s_0 = down_0(LayerNorm(h_0))                                          Linear(D -> r), r = F / reduction
-    s_l = rung_l(gate_l s_(l-1) + (1 - gate_l) down_l(LayerNorm(h_l)))    gate = sigmoid(a trained scalar), half at birth
+    s_l = rung_l(gate_l s_(l-1) + (1 - gate_l) down_l(LayerNorm(h_l)))    gate = sigmoid(trained scalar), initially 0.5
     rung(s) = s + Linear(GELU(Linear(LayerNorm(s))))                      both r -> r
-    x   = h_last + Linear(r -> F)(s_last)                                 the Linear is zero at birth
+    x   = h_last + Linear(r -> F)(s_last)                                 this Linear is initialised to zero
 
-From the paper: the gates, the reduction by 8, no gradient through the backbone. Our reconstruction: its side network is a
-Transformer pruned from the backbone, with a rung at every block; ours are small adapters that see one frame at a time, and
-the ladder's end is added to the last tapped layer, so that it is born as that layer. Widths may differ; F is the last's.
+From the paper: the gates, the reduction by 8, no gradient through the backbone. Our reconstruction: the paper's side
+network is a Transformer pruned from the backbone, with a rung at every block; ours are small adapters that see one frame
+at a time, and the end of the ladder is added to the last tapped layer, which is thus the initial output. Widths may
+differ; F is that of the last layer.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One layer as it stands: {layer: h [B, T, D]} in, x [B, T, D] out. The last layer is the usual baseline."""
+"""Return one layer unchanged: {layer: h [B, T, D]} in, x [B, T, D] out. The last layer is the usual baseline."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ class Config:
 
 
 class Fuse(nn.Module):
-    """Passes its one layer on."""
+    """Return the one selected layer unchanged."""
 
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()

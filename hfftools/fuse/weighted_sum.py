@@ -12,12 +12,12 @@ from hfftools.nn.widths import one_width
 @dataclass
 class Config:
     name: str = "weighted_sum"
-    layers: Any = "all"
+    layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     normalize: bool = False  # LayerNorm without parameters before the sum
 
 
 class Fuse(nn.Module):
-    """Born as the plain mean of the layers; one trainable scalar a layer."""
+    """Sum the layers with one trainable scalar each; the plain mean at initialisation."""
 
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
@@ -28,5 +28,5 @@ class Fuse(nn.Module):
         return self.sum(hidden)
 
     def layer_weights(self) -> dict[int, float]:
-        """The share of each layer, for the plots; they add up to 1."""
+        """Return the share of each layer, for the plots; they add up to 1."""
         return self.sum.layer_weights()

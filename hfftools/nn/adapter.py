@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 
 class Bottleneck(nn.Module):
-    """y + up(GELU(down(y))), or y + LayerNorm(up(GELU(down(y)))); the identity at birth.
+    """y + up(GELU(down(y))), or y + LayerNorm(up(GELU(down(y)))); the identity at initialisation.
 
     The last factor starts at zero: W_up, or the gain of the LayerNorm, which would undo a small W_up by rescaling it.
     """

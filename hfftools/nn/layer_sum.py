@@ -15,7 +15,7 @@ def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
 
 
 class LayerSum(nn.Module):
-    """sum over l of softmax(w)_l h_l, with w zero at birth, which makes it the mean."""
+    """sum over l of softmax(w)_l h_l, with w initialised to zero, which gives the mean."""
 
     def __init__(self, layers: list[int], normalize: bool = False):
         super().__init__()

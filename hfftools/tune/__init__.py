@@ -1,5 +1,6 @@
-"""One module a way to tune: `Config`, `places(config)` and `apply(upstream, config)`; what trains has `requires_grad`.
+"""Tuning methods, one module each, with `Config`, `places(config)` and `apply(upstream, config)`.
 
-`places` names where in the blocks it attaches (see upstream/graft.py), so that a family without them is refused before
-anything is loaded. `apply` works in place, on an upstream that is frozen throughout.
+`places` names the positions in the blocks to which the method attaches modules (see upstream/graft.py), so that a family
+without them is refused before anything is loaded. `apply` changes an upstream in place; all its parameters are frozen
+before, and afterwards `requires_grad` says which ones train.
 """

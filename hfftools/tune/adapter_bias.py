@@ -1,10 +1,10 @@
-"""AdapterBias (Fu et al., arXiv:2205.00305): an upstream in, one whose feed-forwards have a shift added out.
+"""AdapterBias (Fu et al., arXiv:2205.00305): add a learned shift to each feed-forward output.
 
-y + v alpha(x), with a trained vector v and a linear map alpha to one number a frame. Two forms:
-- `output`: alpha sees the feed-forward's output, as in the paper; v starts at zero: the identity at birth;
-- `intermediate`: alpha sees the wide layer inside the feed-forward, and v starts at ones: as released with Chen et al.,
-  arXiv:2210.06175. A shift of all channels alike is taken out again by a LayerNorm, so this is the identity at birth
-  where the norms come after, and is not where they come first.
+y + v alpha(x), with a trained vector v and a linear map alpha to one number for each frame. Two forms:
+- `output`: alpha reads the feed-forward's output, as in the paper; v starts at zero, so that nothing changes at first;
+- `intermediate`: alpha reads the wide layer inside the feed-forward, and v starts at ones, as in the code released with
+  Chen et al., arXiv:2210.06175. A LayerNorm removes a shift that is the same for all channels, so this form changes
+  nothing at first in families whose norms come after the sublayers, and does where the norms come first.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""BitFit (Ben Zaken et al., arXiv:2106.10199): an upstream in, the same with its biases trainable out.
+"""BitFit (Ben Zaken et al., arXiv:2106.10199): train the biases of the upstream only.
 
 Every parameter named `bias`, as in Chen et al., arXiv:2210.06175. Those of the keys shift all scores of a query alike, which
 the softmax cancels: they count as trained, and never move.
@@ -23,7 +23,7 @@ def places(config: Config) -> list[str]:
 
 
 def apply(upstream: Upstream, config: Config) -> None:
-    """Let the biases train."""
+    """Make the chosen biases trainable."""
     blocks = {id(p) for p in upstream.blocks().parameters()}
     chosen = {id(p) for block in graft.choose_blocks(upstream, config.layers) for p in block.parameters()}
     for name, parameter in upstream.named_parameters():

@@ -1,4 +1,4 @@
-"""Compacter (Mahabadi et al., arXiv:2106.04647): an upstream in, one with low-rank hypercomplex adapters in its blocks out.
+"""Compacter (Mahabadi et al., arXiv:2106.04647): insert low-rank hypercomplex adapters into the blocks.
 
 A layer's weight is a sum of n Kronecker products, W = sum_i A_i (x) (s_i t_i): A_i [n, n] are shared by all adapters,
 s_i [in/n, r] and t_i [r, out/n] are the layer's own. Adapters stand after attention and feed-forward; after the feed-forward
@@ -21,8 +21,8 @@ class Config:
     name: str = "compacter"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
     width: int = 24  # of the bottleneck
-    products: int = 4  # n; divides the width and the upstream's
-    rank: int = 1  # r
+    products: int = 4  # n, the number of Kronecker products; must divide this width and the upstream's
+    rank: int = 1  # r, the rank of each s_i t_i
     places: list[str] = field(default_factory=lambda: ["attention", "feed_forward"])
     train_norms: bool = True  # the LayerNorms of all blocks train too
 
@@ -57,7 +57,7 @@ class Hypercomplex(nn.Module):
 
 
 class Compact(nn.Module):
-    """y + up(GELU(down(y))), the identity at birth."""
+    """Return y + up(GELU(down(y))): the identity at initialisation, since `up` starts at zero."""
 
     def __init__(self, rule_nnn: nn.Parameter, dim: int, config: Config):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Adapters beside the front end's convolutions (CHAPTER, arXiv:2212.01282): an upstream in, the same with them out.
+"""Add adapters in parallel to the front end's convolutions (CHAPTER, arXiv:2212.01282).
 
 Each convolution becomes conv(x) + 0.01 adapter(x); the adapter has the convolution's kernel and stride, so that lengths stay
-as they are, GELU, and a second convolution of kernel 1 that is zero at birth. Its narrow width is our reconstruction. The
+as they are, GELU, and a second convolution of kernel 1 initialised to zero. Its narrow width is our reconstruction. The
 paper has Houlsby adapters in the Transformer as well: `block_width`, in the form of Chen et al., arXiv:2210.06175.
 """
 
@@ -20,9 +20,9 @@ from hfftools.upstream.base import Upstream
 class Config:
     name: str = "conv_adapter"
     width: int = 32  # channels between the adapter's two convolutions
-    scale: float = 0.01
+    scale: float = 0.01  # factor on the adapter's output
     layers: Any = "all"  # blocks that get Houlsby adapters: all, all_but_top, topN, or a list of numbers from 1
-    block_width: int = 32  # of these; 0: none
+    block_width: int = 32  # bottleneck width of the Houlsby adapters in the blocks; 0: none
 
     def __post_init__(self):
         require(self.width >= 1, f"tune.width: {self.width} is below 1")
@@ -48,7 +48,7 @@ def places(config: Config) -> list[str]:
 
 
 def apply(upstream: Upstream, config: Config) -> None:
-    """Set an adapter beside each convolution of the front end, and into the chosen blocks."""
+    """Add an adapter in parallel to each front-end convolution, and adapters to the chosen blocks."""
     for owner, name in upstream.convolutions():
         conv = getattr(owner, name)
         if type(conv) is not nn.Conv1d:

@@ -1,4 +1,4 @@
-"""Nothing moves inside the upstream: an upstream in, the same upstream out."""
+"""Keep the whole upstream frozen."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Fine-tuning of the upstream's own weights: an upstream in, the same with all or its top blocks trainable out.
+"""Fine-tuning of the upstream's own weights: all blocks or the top ones.
 
 What trains: every parameter of the chosen blocks; with `input`, also all between the convolutional front end and the first
 block, and norms around the blocks (feature projection, positional convolution); with `front_end`, the convolutions too.
@@ -26,7 +26,7 @@ def places(config: Config) -> list[str]:
 
 
 def apply(upstream: Upstream, config: Config) -> None:
-    """Let the chosen parameters train."""
+    """Make the chosen parameters trainable."""
     upstream.requires_grad_(config.input)
     upstream.blocks().requires_grad_(False)
     for block in graft.choose_blocks(upstream, config.layers):

@@ -1,4 +1,4 @@
-"""Adapters in the blocks (Houlsby et al., arXiv:1902.00751): an upstream in, one with bottlenecks after sublayers out.
+"""Adapters in the blocks (Houlsby et al., arXiv:1902.00751): insert bottlenecks after sublayers.
 
 Three published forms are one configuration each:
 - houlsby.yaml, the first: after attention and feed-forward, W_up(GELU(W_down y)), the blocks' LayerNorms train too;
@@ -40,7 +40,7 @@ def places(config: Config) -> list[str]:
 
 
 def apply(upstream: Upstream, config: Config) -> None:
-    """Set an adapter after each place of each chosen block."""
+    """Insert an adapter after each place of each chosen block."""
     if config.train_norms:
         for block in upstream.blocks():
             graft.train_norms(block)

@@ -1,7 +1,8 @@
-"""LoRA (Hu et al., arXiv:2106.09685): an upstream in, one whose linear layers have a trainable low-rank change out.
+"""LoRA (Hu et al., arXiv:2106.09685): add a trainable low-rank change to linear layers.
 
-y = W x + b + (alpha / rank) B A x, with B zero at birth. Our attention calls its projections as modules, so that what is
-beside them takes part; where attention reads their weights instead, such a LoRA would be dead (see upstream/transformer.py).
+y = W x + b + (alpha / rank) B A x, with B initialised to zero. Our attention calls its projections as modules, so that a
+module in parallel to them takes effect. Where attention reads the weights of the projections instead, such a LoRA would
+change nothing and get no gradient (see upstream/transformer.py).
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Prefix tuning (Li and Liang, arXiv:2101.00190): an upstream in, one whose attentions see learned rows as well out.
+"""Prefix tuning (Li and Liang, arXiv:2101.00190): prepend learned rows to keys and values.
 
 The rows stand before the projected keys and values, open to every frame and without a position; relative position biases
-are zero there. As the softmax shares its weight with them, a prefix is never the identity at birth. Chen et al.,
+are zero there. As the softmax shares its weight with them, a prefix is never the identity at initialisation. Chen et al.,
 arXiv:2210.06175, give 0.10 M for HuBERT base with 10 rows, which neither form has: separate rows for keys and values, built
 here by default, have 184,320, rows shared by both 92,160.
 """
@@ -19,7 +19,7 @@ from hfftools.upstream.base import Upstream
 class Config:
     name: str = "prefix"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
-    length: int = 10  # rows
+    length: int = 10  # number of learned rows
     shared: bool = False  # one set of rows for keys and values
 
     def __post_init__(self):
