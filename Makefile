@@ -1,9 +1,9 @@
-# make install: .venv with hff in it.  make test, make lint, make demo: what they say, after the same set-up.
+# make install: .venv with hff in it.  make test, make lint, make coverage, make demo: what they say, after the same set-up.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: install test lint demo clean
+.PHONY: install test lint coverage demo clean
 
 install: $(READY)
 
@@ -20,6 +20,9 @@ lint: install
 	$(VENV)/bin/black --quiet --check hfftools tests
 	$(VENV)/bin/isort --quiet --check hfftools tests
 	$(VENV)/bin/flake8 hfftools tests
+
+coverage: install
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov=hfftools --cov-report=term-missing:skip-covered
 
 demo: install
 	cd egs/mini && ./run.sh
