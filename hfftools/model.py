@@ -24,10 +24,10 @@ ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
 class Config:
     """A transfer method: what moves inside the upstream, how its layers become one stream, and what is learned on it."""
 
-    upstream: str = "hff_tiny"
-    tune: Any = field(default_factory=lambda: {"name": "frozen"})
-    fuse: Any = field(default_factory=lambda: {"name": "hff"})
-    task: Any = field(default_factory=lambda: {"name": "asr_ctc"})
+    upstream: str = "hff_tiny"  # name, alias or path of the foundation model
+    tune: Any = field(default_factory=lambda: {"name": "frozen"})  # what changes inside the upstream
+    fuse: Any = field(default_factory=lambda: {"name": "hff"})  # how its layers become one stream
+    task: Any = field(default_factory=lambda: {"name": "asr_ctc"})  # what is learned
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # on the fused stream
     mask: Masking = field(default_factory=Masking)  # inside the upstream
 

@@ -18,7 +18,7 @@ from hfftools.nn.widths import first_width
 @dataclass
 class Config:
     name: str = "concat"
-    layers: Any = "all"
+    layers: Any = "all"  # all, blocks, last, or a list of layer numbers
     out_dim: int = 0  # F; 0: the first layer's width
 
     def __post_init__(self):

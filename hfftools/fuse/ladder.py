@@ -25,7 +25,7 @@ from hfftools.log import require
 @dataclass
 class Config:
     name: str = "ladder"
-    layers: Any = "all"
+    layers: Any = "all"  # all, blocks, last, or a list of layer numbers
     reduction: int = 8  # how many times the side stream is narrower than the last tapped layer
 
     def __post_init__(self):

@@ -23,7 +23,7 @@ class Config:
     """What is clustered, and into how many."""
 
     name: str = "kmeans"
-    clusters: int = 200
+    clusters: int = 200  # number of clusters, the classes that are predicted
     source: str = "mfcc"  # mfcc, or the path of an encoder whose hidden states are clustered
     layer: int = 5  # which of its layers
     fit_frames: int = 400_000  # frames drawn at random to fit the clusters

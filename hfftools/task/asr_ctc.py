@@ -20,8 +20,8 @@ class Config:
     name: str = "asr_ctc"
     head: str = "blstm"  # linear, blstm, or conformer
     head_dim: int = 256  # width of a hidden layer, in each direction for blstm
-    head_layers: int = 2
-    dropout: float = 0.1
+    head_layers: int = 2  # hidden layers
+    dropout: float = 0.1  # in training
 
     def __post_init__(self):
         check_head(self)

@@ -26,8 +26,8 @@ class Config:
     name: str = "asr_transducer"
     head: str = "blstm"  # of the encoder: linear, blstm, or conformer
     head_dim: int = 256  # width of a hidden layer, in each direction for blstm
-    head_layers: int = 2
-    dropout: float = 0.1
+    head_layers: int = 2  # hidden layers
+    dropout: float = 0.1  # in training
     joint_dim: int = 256  # width of what encoder and prediction network put into the joiner
     context: int = 2  # units that the prediction network sees
     ctc: float = 1.0  # weight, in training, of a CTC loss on what the encoder puts out; 0: none

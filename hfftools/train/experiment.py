@@ -34,10 +34,10 @@ from hfftools.upstream.state_cache import HiddenCache
 class DataConfig:
     """Which data, and how much of it at a time."""
 
-    train: str = "data/train"
-    dev: str = "data/dev"
-    test: list[str] = field(default_factory=lambda: ["data/test"])
-    units: str = "data/units"
+    train: str = "data/train"  # data directory to learn from
+    dev: str = "data/dev"  # data directory by which epochs and search weights are chosen
+    test: list[str] = field(default_factory=lambda: ["data/test"])  # data directories that hff-decode decodes
+    units: str = "data/units"  # folder of the output units, made by hff-units
     features: str = ""  # folder of cached hidden states, one folder a set in it; empty: run the upstream
     batch_seconds: float = 120.0  # count times longest utterance
     workers: int = 1  # processes that load audio
@@ -51,11 +51,11 @@ class DataConfig:
 class Config(ModelConfig):
     """One experiment."""
 
-    seed: int = 0
+    seed: int = 0  # of initial weights, order, dropout and masks
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = field(default_factory=DataConfig)  # which data
     perturb: PerturbConfig = field(default_factory=PerturbConfig)  # of data.train alone
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)  # learning rates of the parts
     train: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):

@@ -30,7 +30,7 @@ from hfftools.train.history import Diverged, History, told
 class Config:
     """How long to train, and what to keep; the dev error is WER, or CER where the dev set is unspaced text."""
 
-    epochs: int = 40
+    epochs: int = 40  # passes over data.train
     accumulate: int = 1  # batches whose gradients make one step
     # autocast to bfloat16: true, false, or auto: where the processor or GPU multiplies it natively; the experiment's
     # config.yaml and resources.json record which it was

@@ -17,7 +17,7 @@ SCHEDULES = ("constant", "linear", "cosine", "tri_stage")
 class Group:
     """Peak learning rate, and its shape over the steps."""
 
-    lr: float = 1e-3
+    lr: float = 1e-3  # peak learning rate
     schedule: str = "cosine"  # constant, linear, cosine, or tri_stage
     warmup: float = 0.1  # share of the steps that rise linearly
     hold: float = 0.4  # tri_stage: share of the steps at the peak, before an exponential decay to 5 %
@@ -36,10 +36,10 @@ class Group:
 class Config:
     """Learning rates of the upstream's own parameters, of what is grafted or fused, and of the head."""
 
-    upstream: Group = field(default_factory=lambda: Group(lr=5e-5))
-    fuse: Group = field(default_factory=Group)
-    head: Group = field(default_factory=Group)
-    weight_decay: float = 0.01
+    upstream: Group = field(default_factory=lambda: Group(lr=5e-5))  # the upstream's own and inserted parameters
+    fuse: Group = field(default_factory=Group)  # the fusion's parameters
+    head: Group = field(default_factory=Group)  # the task's parameters
+    weight_decay: float = 0.01  # of AdamW
     clip: float = 5.0  # largest norm of the gradient
 
     def __post_init__(self):

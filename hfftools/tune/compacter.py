@@ -23,7 +23,9 @@ class Config:
     width: int = 24  # of the bottleneck
     products: int = 4  # n, the number of Kronecker products; must divide this width and the upstream's
     rank: int = 1  # r, the rank of each s_i t_i
-    places: list[str] = field(default_factory=lambda: ["attention", "feed_forward"])
+    places: list[str] = field(
+        default_factory=lambda: ["attention", "feed_forward"]
+    )  # sublayers after which adapters are inserted: attention, feed_forward
     train_norms: bool = True  # the LayerNorms of all blocks train too
 
     def __post_init__(self):

@@ -22,7 +22,9 @@ class Config:
     name: str = "houlsby"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
     width: int = 64  # of the bottleneck; 0: an eighth of the upstream's
-    places: list[str] = field(default_factory=lambda: ["attention", "feed_forward"])
+    places: list[str] = field(
+        default_factory=lambda: ["attention", "feed_forward"]
+    )  # sublayers after which adapters are inserted: attention, feed_forward
     inner_norm: bool = False  # a LayerNorm after W_up
     train_norms: bool = True  # the LayerNorms of all blocks train too, adapters in them or not
 

@@ -26,13 +26,13 @@ from hfftools.upstream.base import Upstream
 class EncoderConfig:
     """Sizes of the encoder."""
 
-    dim: int = 192
-    layers: int = 8
-    heads: int = 4
+    dim: int = 192  # D, the width of every layer
+    layers: int = 8  # number of Conformer blocks
+    heads: int = 4  # attention heads of a block
     expansion: int = 4  # width of the feed-forward, in dims
     kernel: int = 15  # frames of the depthwise convolution
-    num_mels: int = 80
-    dropout: float = 0.0
+    num_mels: int = 80  # log-mel bins
+    dropout: float = 0.0  # in the blocks, in training
 
 
 class Subsample(nn.Module):
