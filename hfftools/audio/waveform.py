@@ -36,7 +36,7 @@ def _open(source: str) -> soundfile.SoundFile:
     """A path, or `command |` whose standard output is a WAV, FLAC, MP3 or OGG file."""
     command = _command(source)
     if command is None and not Path(source).is_file():
-        raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; mend its line in wav.scp")
+        raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; correct its line in wav.scp")
     if command is None and Path(source).stat().st_size == 0:
         raise UserError(f"audio {source}: the file is empty; replace it or drop the utterance")
     return _decoder(source if command is None else io.BytesIO(_run(command)), source)

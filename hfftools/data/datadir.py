@@ -196,21 +196,21 @@ def by_speaker(speakers: dict[str, str]) -> dict[str, str]:
 def validate(directory: Path | str, need_text: bool = True) -> int:
     """Check a data directory as Kaldi's validate_data_dir.sh does; return the number of utterances or raise UserError."""
     directory = Path(directory)
-    mend = f"run utils/fix_data_dir.sh {directory}"
+    fix = f"run utils/fix_data_dir.sh {directory}"
     if not directory.is_dir():
         raise UserError(f"data directory {directory} does not exist")
     if need_text and not (directory / "text").exists():
         raise UserError(f"{directory}/text is missing; where a set has no transcripts, say --no-text")
     for name in ("wav.scp", "utt2spk", "spk2utt"):
         if not (directory / name).exists():
-            raise UserError(f"{directory}/{name} is missing" + (f"; {mend}" if name != "wav.scp" else ""))
+            raise UserError(f"{directory}/{name} is missing" + (f"; {fix}" if name != "wav.scp" else ""))
     tables = {n: read_table(directory / n, n != "text") for n in FILES if (directory / n).exists()}
     for name, table in tables.items():
         if not table:
             raise UserError(f"{directory}/{name} is empty")
         for key, following in pairwise(table):
             if key > following:
-                raise UserError(f"{directory}/{name} is not sorted as in the C locale, first at '{following}'; {mend}")
+                raise UserError(f"{directory}/{name} is not sorted as in the C locale, first at '{following}'; {fix}")
     wavs, spans = tables["wav.scp"], _spans(directory, tables["wav.scp"])
     for name in PER_UTTERANCE:
         if name in tables:
@@ -222,19 +222,19 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
         if len(speaker.split()) != 1 or not utt.startswith(speaker):
             raise UserError(
                 f"{directory}/utt2spk: speaker '{speaker}' is not a prefix of utterance '{utt}'; name utterances "
-                f"<speaker>-<name>, or remove utt2spk and spk2utt and {mend}, which makes each its own speaker"
+                f"<speaker>-<name>, or remove utt2spk and spk2utt and {fix}, which makes each its own speaker"
             )
     if by_speaker(speakers) != {s: " ".join(sorted(u.split())) for s, u in tables["spk2utt"].items()}:
-        raise UserError(f"{directory}/spk2utt disagrees with utt2spk; {mend}")
+        raise UserError(f"{directory}/spk2utt disagrees with utt2spk; {fix}")
     if need_text:
         empty = sorted(u for u, t in tables["text"].items() if not t.strip())
         if empty:
-            raise UserError(f"{directory}/text: {len(empty)} empty transcripts, first {empty[0]}; {mend}")
+            raise UserError(f"{directory}/text: {len(empty)} empty transcripts, first {empty[0]}; {fix}")
     lost = [recording for recording, source in wavs.items() if not waveform.exists(source)]
     if lost:
         raise UserError(
             f"{directory}/wav.scp: {len(lost)} audio files do not exist, first {wavs[lost[0]]}; "
-            f"mend the paths, or {mend}, which drops them"
+            f"correct the paths, or {fix}, which drops them"
         )
     return len(spans)
 

@@ -20,16 +20,16 @@ def read_table(path: Path, value_required: bool = True) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     # a data directory has a repair command; any other table has to be edited by hand
-    mend = f"run utils/fix_data_dir.sh {path.parent}" if (path.parent / "wav.scp").exists() else "mend that line"
+    fix = f"run utils/fix_data_dir.sh {path.parent}" if (path.parent / "wav.scp").exists() else "correct that line"
     for number, key, value, last in _lines(path):
         if not key:
             if last:
                 continue
-            raise UserError(f"{path}:{number} is an empty line; {mend}")
+            raise UserError(f"{path}:{number} is an empty line; {fix}")
         if value_required and not value:
-            raise UserError(f"{path}:{number}: '{key}' has no value; {mend}")
+            raise UserError(f"{path}:{number}: '{key}' has no value; {fix}")
         if key in table:
-            raise UserError(f"{path}:{number}: '{key}' is there twice; {mend}")
+            raise UserError(f"{path}:{number}: '{key}' is there twice; {fix}")
         table[key] = value
     return table
 

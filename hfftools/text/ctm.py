@@ -19,7 +19,7 @@ class Span:
 
 
 def write(path: Path | str, spans: Mapping[str, list[Span]]) -> None:
-    """Write {utterance: spans} atomically, in C-locale order and by time, in milliseconds, all in channel 1.
+    """Write {utterance: spans} atomically, sorted by id in the C locale and by time; seconds with three decimals, channel 1.
 
     An utterance without spans has no line.
     """

@@ -74,7 +74,7 @@ def _read(path: Path) -> dict[str, list[str]]:
     lexicon: dict[str, list[str]] = {}
     for number, row in rows:
         if len(row) <= first:
-            raise UserError(f"{path}:{number}: '{row[0]}' has no phones; mend that line")
+            raise UserError(f"{path}:{number}: '{row[0]}' has no phones; correct that line")
         lexicon.setdefault(row[0], [p[:-1] if _STRESSED.fullmatch(p) else p for p in row[first:]])
     if not lexicon:
         raise UserError(f"lexicon {path} is empty; name another, or {RULES}LANG")

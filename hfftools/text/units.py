@@ -121,21 +121,21 @@ def _symbol(piece: str, kind: str) -> str:
 def load(folder: Path | str) -> Units:
     """The units of a folder; UserError where a file is missing or is not as it was written."""
     folder = Path(folder)
-    mend = "make the folder again with hff-units (stage 1 of a recipe)"
+    fix = "make the folder again with hff-units (stage 1 of a recipe)"
     try:
         stored = json.loads((folder / "units.json").read_text(encoding="utf-8"))
         with_model = stored["kind"] != "char"
         model = (folder / "sentencepiece.model").read_bytes() if with_model else b""
         listing = (folder / "units.txt").read_text(encoding="utf-8")
         if sha256(model).hexdigest() != stored.pop("model_sha256"):
-            raise UserError(f"{folder}/sentencepiece.model is not the one that units.json was written with; {mend}")
+            raise UserError(f"{folder}/sentencepiece.model is not the one that units.json was written with; {fix}")
         units = Units(model=model, **stored)
     except OSError as error:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}); {mend}") from None
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); {fix}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder}/units.json is damaged; {mend}") from None
+        raise UserError(f"{folder}/units.json is damaged; {fix}") from None
     if listing != units._listing():
-        raise UserError(f"{folder}/units.txt is not the list of these units, and editing it changes nothing; {mend}")
+        raise UserError(f"{folder}/units.txt is not the list of these units, and editing it changes nothing; {fix}")
     return units
 
 

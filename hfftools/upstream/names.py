@@ -90,7 +90,7 @@ def _door(name: str) -> str:
     if colon:
         return "huggingface" if kind == "hf" else "s3prl"
     if name.endswith(".pt") or "/" in name or Path(name).is_dir():
-        raise UserError(f"upstream {name}: {_mend_path(Path(name))}")
+        raise UserError(f"upstream {name}: {_advise_path(Path(name))}")
     if name not in (known := known_names()):
         raise UserError(f"upstream {name} is not known; {suggest(name, known)}")
     return "s3prl"
@@ -104,7 +104,7 @@ def short_name(name: str) -> str:
     return path.parent.name if path.name == "encoder.safetensors" else path.stem
 
 
-def _mend_path(path: Path) -> str:
+def _advise_path(path: Path) -> str:
     if not path.exists():
         return "no such file or folder"
     if path.is_file():

@@ -69,9 +69,9 @@ def load(name: str, checkpoint: Path | str | None = None) -> TransformerUpstream
     except UserError:
         raise
     except Exception as error:  # a file cut short, of another kind or of another family: of whatever type
-        mend = "if it is fairseq's, convert it first" if checkpoint else "delete it to have it downloaded again"
+        fix = "if it is fairseq's, convert it first" if checkpoint else "delete it to have it downloaded again"
         line = str(error).split("\n")[0]
-        raise UserError(f"upstream {shown}: {path} is not a checkpoint of s3prl's {family} ({line}); {mend}") from None
+        raise UserError(f"upstream {shown}: {path} is not a checkpoint of s3prl's {family} ({line}); {fix}") from None
     return _upstream(model, normalise, shown, file_hash(path))
 
 
