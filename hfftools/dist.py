@@ -39,7 +39,14 @@ def join() -> Iterator[None]:
             told = {"message": str(error) or type(error).__name__, "extraInfo": {"timestamp": str(int(time.time()))}}
             Path(file).write_text(json.dumps({"message": told}))
         raise
+    first = is_main()
     torch_dist.destroy_process_group()
+    if not first:
+        # Nothing is left to do here, and the interpreter's own exit may meet a thread of gloo that still ends: the process
+        # then aborts ("terminate called without an active exception"), and torchrun reports a finished run as failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def rank() -> int:
