@@ -78,6 +78,21 @@ def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: 
     return len(recordings), sum(recording.failed for recording in recordings)
 
 
+def segments(
+    model: Model, path: str | Path, options: Options | None = None, batch_seconds: float = 120.0
+) -> list[Segment]:
+    """Return the timed text of one recording, for use from Python; pieces in which nothing is recognised are left out.
+
+    `model` is what `Bank().add(experiment)` returns. Of `options` only `max_s` and `pause_s` matter. At most
+    `batch_seconds` of padded audio are decoded at a time, but the whole recording is in memory, which is 230 MB an hour.
+    Raises UserError where the recording cannot be read.
+    """
+    options, recording = options or Options(), Recording(str(path), Path(path), Path(path).stem)
+    pool = [(recording, piece) for piece in cut(_blocks(recording), options.max_s, options.pause_s)]
+    _hear(model, pool, batch_seconds, lambda done_s: None)
+    return recording.segments
+
+
 def find(words: Sequence[str]) -> list[Recording]:
     """The recordings that words name, in their order: files as they are, those of a folder sorted, `-` once."""
     found = []

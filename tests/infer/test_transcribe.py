@@ -89,6 +89,23 @@ def test_the_text_is_that_of_the_pieces_whatever_the_batch(trained, speech, tmp_
         assert model.decode(transcribe._batch([piece])) == [segment["text"]]
 
 
+def test_segments_in_python_are_those_of_the_command(trained, speech, tmp_path):
+    pause = np.zeros(20000, np.float32)
+    path = tmp_path / "two.wav"
+    waveform.save(path, np.concatenate([part for wav_N in speech[:2] for part in (pause, wav_N, pause)]))
+    options = Options(form="json", out=tmp_path / "json", max_s=1.0)
+    transcribe.transcribe(trained, [str(path)], ["device=cpu"], options)
+    wanted = json.loads((tmp_path / "json" / "two.json").read_text())["segments"]
+    model = Bank().add(trained)
+    written = [
+        {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text}
+        for s in transcribe.segments(model, path, options, batch_seconds=2)
+    ]
+    assert written == wanted and len(wanted) >= 2
+    with pytest.raises(UserError, match="none.wav: no such file"):
+        transcribe.segments(model, tmp_path / "none.wav")
+
+
 def test_empty_silent_and_very_short_recordings_have_no_text(trained, tmp_path):
     for name, samples in (("empty", 0), ("short", 5), ("silent", 48000)):
         waveform.save(tmp_path / f"{name}.wav", np.zeros(samples, np.float32))
