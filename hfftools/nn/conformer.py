@@ -1,8 +1,8 @@
-"""Conformer blocks (Gulati et al., arXiv:2005.08100): x [B, T, D] and lengths in, the same shape out.
+"""Build Conformer blocks (Gulati et al., arXiv:2005.08100), which map x [B, T, D] to the same shape.
 
-Padding never reaches a valid frame: attention masks padded keys and the depthwise convolution sees zeros there.
-LayerNorm stands in for the paper's BatchNorm, since small batches and frozen encoders want no running statistics;
-positions come from the convolutions, as in torchaudio's Conformer.
+Padding never changes a valid frame: attention masks padded keys, and the depthwise convolution reads zeros there.
+LayerNorm replaces the paper's BatchNorm, whose running statistics suit neither small batches nor frozen encoders.
+There is no positional encoding: as in torchaudio's Conformer, the convolutions tell the positions apart.
 """
 
 import torch.nn.functional as F
@@ -12,16 +12,14 @@ from hfftools.nn.attention import Prefix, attend, split_heads
 
 
 class FeedForward(nn.Module):
-    """Pre-norm feed-forward of width `expansion * dim`, scaled by one half where it is added.
-
-    Dropout at the end alone: on the wide middle its random numbers cost a CPU a quarter of the step.
-    """
+    """Apply a pre-norm feed-forward of width `expansion * dim`; the block adds half of its output."""
 
     def __init__(self, dim: int, expansion: int, dropout: float):
         super().__init__()
         self.norm = nn.LayerNorm(dim)
         self.up = nn.Linear(dim, expansion * dim)
         self.down = nn.Linear(expansion * dim, dim)
+        # at the end only: on the wide middle, drawing its random numbers cost a CPU a quarter of the step
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -29,12 +27,12 @@ class FeedForward(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Pre-norm multi-head self-attention; `valid_BT` is True where a key may be attended to."""
+    """Apply pre-norm multi-head self-attention; `valid_BT` is True where a key may be attended to."""
 
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
-        self.prefix: Prefix | None = None
+        self.prefix: Prefix | None = None  # set by tune/prefix.py
         self.norm = nn.LayerNorm(dim)
         self.q_proj = nn.Linear(dim, dim)
         self.k_proj = nn.Linear(dim, dim)
@@ -50,7 +48,7 @@ class SelfAttention(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """Pointwise GLU, depthwise convolution over time, LayerNorm, SiLU, pointwise."""
+    """Apply pointwise GLU, depthwise convolution over time, LayerNorm, SiLU and a pointwise layer."""
 
     def __init__(self, dim: int, kernel: int, dropout: float):
         super().__init__()
@@ -63,13 +61,13 @@ class ConvModule(nn.Module):
 
     def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
         y_BTD = F.glu(self.pointwise_in(self.norm(x_BTD)), dim=-1)
-        y_BTD = y_BTD.masked_fill(~valid_BT[:, :, None], 0.0)
+        y_BTD = y_BTD.masked_fill(~valid_BT[:, :, None], 0.0)  # what the convolution reads past the end of an utterance
         y_BTD = self.depthwise(y_BTD.transpose(1, 2)).transpose(1, 2)
         return self.dropout(self.pointwise_out(F.silu(self.norm_mid(y_BTD))))
 
 
 class ConformerBlock(nn.Module):
-    """Half feed-forward, self-attention, convolution, half feed-forward, LayerNorm."""
+    """Apply half a feed-forward, self-attention, convolution, half a feed-forward and a LayerNorm (equation 1)."""
 
     def __init__(self, dim: int, heads: int, expansion: int = 4, kernel: int = 15, dropout: float = 0.1):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Heads: a stream x [B, T, F] and lengths in, scores [B, T, U] for U units out; padding changes no valid frame."""
+"""Map a stream x [B, T, F] to scores [B, T, U] of U units: the heads of the tasks. Padding changes no valid frame."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from hfftools.nn.mask import valid_mask
 
 
 class LinearHead(nn.Module):
-    """LayerNorm and one linear layer; `dim` and `layers` play no part."""
+    """Apply LayerNorm and one linear layer; `dim` and `layers` have no effect, but all heads take the same arguments."""
 
     def __init__(self, in_dim: int, units: int, dim: int = 0, layers: int = 0, dropout: float = 0.0):
         super().__init__()
@@ -21,16 +21,18 @@ class LinearHead(nn.Module):
 
 
 class BlstmHead(nn.Module):
-    """LayerNorm, a bidirectional LSTM of `layers` layers with `dim` cells a direction, and a linear layer."""
+    """Apply LayerNorm, a bidirectional LSTM of `layers` layers with `dim` cells per direction, and a linear layer."""
 
     def __init__(self, in_dim: int, units: int, dim: int, layers: int, dropout: float):
         super().__init__()
         self.norm = nn.LayerNorm(in_dim)
-        between = dropout if layers > 1 else 0.0
+        between = dropout if layers > 1 else 0.0  # torch warns of dropout between layers where there is one layer
         self.lstm = nn.LSTM(in_dim, dim, layers, batch_first=True, bidirectional=True, dropout=between)
         self.dropout, self.out = nn.Dropout(dropout), nn.Linear(2 * dim, units)
 
     def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        # packed, so that the backward direction starts at the last valid frame and not in the padding; a length of 0,
+        # which packing refuses, counts as one frame, whose output nobody reads
         packed = nn.utils.rnn.pack_padded_sequence(
             self.norm(x_BTF), lens_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
         )
@@ -39,7 +41,7 @@ class BlstmHead(nn.Module):
 
 
 class ConformerHead(nn.Module):
-    """LayerNorm, a linear layer to `dim`, `layers` Conformer blocks, and a linear layer."""
+    """Apply LayerNorm, a linear layer to `dim`, `layers` Conformer blocks of 4 heads, and a linear layer."""
 
     def __init__(self, in_dim: int, units: int, dim: int, layers: int, dropout: float):
         super().__init__()
@@ -48,18 +50,21 @@ class ConformerHead(nn.Module):
         self.out = nn.Linear(dim, units)
 
     def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
-        valid_BT = valid_mask(lens_B.clamp(min=1), x_BTF.shape[1])
+        valid_BT = valid_mask(lens_B.clamp(min=1), x_BTF.shape[1])  # softmax over no key at all would be NaN
         x_BTD = self.enter(x_BTF)
         for block in self.blocks:
             x_BTD = block(x_BTD, valid_BT)
         return self.out(x_BTD)
 
 
-HEADS = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
+HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
 
 
 def check_head(config: Any, part: str = "task.") -> None:
-    """UserError where `head`, `head_dim`, `head_layers` or `dropout` of some options, called `part`, cannot be built."""
+    """Raise UserError unless a head can be built from `config`'s head, head_dim, head_layers and dropout.
+
+    `part` is what an error message puts before the name of an option.
+    """
     require(config.head in HEADS, f"{part}head: '{config.head}' is not one of {', '.join(HEADS)}")
     require(config.head_layers >= 1, f"{part}head_layers: {config.head_layers} is below 1")
     require(config.head_dim >= 1, f"{part}head_dim: {config.head_dim} is below 1")

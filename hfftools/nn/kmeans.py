@@ -1,6 +1,6 @@
-"""k-means with scikit-learn: rows [N, D] in, at once or as a stream, centres [K, D] and each row's cluster out.
+"""Cluster rows [N, D] by k-means with scikit-learn, all at once or as a stream, and correct mutual information for chance.
 
-Also what clusters and labels share by chance, so that scikit-learn has one door.
+The chance correction is here because each outside package is imported by one file only.
 """
 
 import torch
@@ -10,35 +10,49 @@ from torch import Tensor
 
 
 def fit(rows_ND: Tensor, clusters: int, seed: int) -> Tensor:
-    """Centres [K, D] of rows that are all in memory."""
+    """Return the centres [K, D] of rows that are all in memory.
+
+    Centres start by k-means++ (Arthur and Vassilvitskii 2007): each further one is a row drawn with probability
+    D(x)² / Σ D(x)², where D(x) is the distance to the nearest centre so far. The best of `n_init` starts is kept. The
+    batch size and the patience of 20 batches are HuBERT's recipe (fairseq, learn_kmeans.py), which waits for 100 batches.
+    """
     kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=5, max_no_improvement=20, random_state=seed)
     return torch.from_numpy(kmeans.fit(rows_ND.numpy()).cluster_centers_).float()
 
 
 def assign(rows_ND: Tensor, centres_KD: Tensor) -> Tensor:
-    """The nearest centre's number for each row, [N]."""
+    """Return the number [N] of the centre nearest to each row."""
     return torch.cdist(rows_ND, centres_KD).argmin(1)
 
 
 def chance_information(counts_KL: Tensor) -> float:
-    """Expected mutual information, in nats, of unrelated clusters and labels of these sizes."""
+    """Return the mutual information, in nats, to be expected of unrelated clusters and labels of the same sizes.
+
+    `counts_KL` counts the rows of each cluster and label. The expectation is over all contingency tables with these row
+    and column sums (Vinh et al. 2010, "Information theoretic measures for clusterings comparison").
+    """
+    # empty clusters and labels add nothing to the sums, and scikit-learn takes the logarithm of their size
     filled_KL = counts_KL[counts_KL.sum(1) > 0][:, counts_KL.sum(0) > 0].cpu().numpy()
     return float(expected_mutual_information(filled_KL, int(filled_KL.sum())))
 
 
 class Stream:
-    """Mini-batch k-means (Sculley, 2010) over rows that arrive a few at a time; holds 4 K rows and the centres.
+    """Run mini-batch k-means (Sculley 2010) over rows that arrive a few at a time; hold at most 4 K rows and the centres.
 
-    Every update sees exactly 4 K rows, so the centres do not depend on how the rows were batched.
+    Every update gets exactly 4 K rows, so the centres do not depend on how the rows were batched.
     """
 
     def __init__(self, clusters: int, seed: int):
         self.kmeans = MiniBatchKMeans(clusters, random_state=seed)
-        self.chunk_rows, self.waiting, self.waiting_rows = 4 * clusters, [], 0
+        self.chunk_rows = (
+            4 * clusters
+        )  # the first update draws K starting centres by k-means++, which needs rows to spare
+        self.waiting: list[Tensor] = []
+        self.waiting_rows = 0
         self.fitted, self.finite = False, True
 
     def add(self, rows_ND: Tensor) -> None:
-        """Take more rows; a row that is not finite makes the whole stream void."""
+        """Take more rows; after a row that is not finite, as of a layer that overflows, there are no centres."""
         self.finite = self.finite and bool(rows_ND.isfinite().all())
         if not self.finite:
             self.waiting = []
@@ -52,7 +66,7 @@ class Stream:
                 self.waiting, self.waiting_rows = [part_ND[room:]], len(part_ND[room:])
 
     def centres(self) -> Tensor | None:
-        """Centres [K, D], on the CPU, once all rows are in; None where rows were not finite or fewer than K."""
+        """Return the centres [K, D] on the CPU once all rows are in; None if rows were not finite or fewer than K."""
         if self.waiting_rows and self.finite and (self.fitted or self.waiting_rows >= self.kmeans.n_clusters):
             self._update()
             self.waiting, self.waiting_rows = [], 0

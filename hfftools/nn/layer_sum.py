@@ -1,4 +1,4 @@
-"""A softmax-weighted sum over layers: {layer: h [B, T, D]} in, x [B, T, D] out."""
+"""Sum layers, {layer: h [B, T, D]}, by softmax weights to x [B, T, D] (SUPERB, arXiv:2105.01051)."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
-    """The sum of states [B, T, D], each times its weight; one at a time, since stacked they would be as large again."""
+    """Return the sum of the states [B, T, D], each times its weight."""
+    # one at a time: torch.stack would hold all layers a second time
     total = weights_L[0] * states[0]
     for weight, h_BTD in zip(weights_L[1:], states[1:], strict=True):
         total = total + weight * h_BTD
@@ -15,7 +16,10 @@ def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
 
 
 class LayerSum(nn.Module):
-    """sum over l of softmax(w)_l h_l, with w initialised to zero, which gives the mean."""
+    """Return Σ_l softmax(w)_l h_l; w starts at zero, so that x starts as the mean of the layers.
+
+    With `normalize`, each state is first scaled to zero mean and unit variance over D, without learned gains.
+    """
 
     def __init__(self, layers: list[int], normalize: bool = False):
         super().__init__()
@@ -29,4 +33,5 @@ class LayerSum(nn.Module):
         return weighted_sum(states, self.logits_L.softmax(0))
 
     def layer_weights(self) -> dict[int, float]:
+        """Return {layer: its weight}; the weights sum to one."""
         return dict(zip(self.layers, self.logits_L.detach().softmax(0).tolist(), strict=True))

@@ -16,8 +16,8 @@ def check_bf16(wanted: object, option: str) -> None:
 def use_bf16(wanted: object, device: torch.device, option: str) -> bool:
     """Return whether to train in bfloat16: as `wanted` says or, for `auto`, where `device` multiplies it natively.
 
-    Raises UserError where `wanted` is true and the device cannot run bfloat16 at all; oneDNN, for one, has no bfloat16
-    LSTM on a processor without AVX-512.
+    Raise UserError where `wanted` is true and the device cannot run bfloat16 at all: oneDNN, for instance, has no
+    bfloat16 LSTM for a processor without AVX-512.
     """
     check_bf16(wanted, option)
     if wanted == "auto":
@@ -38,7 +38,7 @@ def _native(device: torch.device) -> bool:
 
 
 def _possible(device: torch.device) -> bool:
-    """Return whether bfloat16 works, be it by conversion to single precision."""
+    """Return whether bfloat16 works, even if only by conversion to single precision."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     return device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported() or _native(device)

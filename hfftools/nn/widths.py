@@ -1,4 +1,4 @@
-"""Widths of layers that differ where two upstreams are fused: {layer: width} in, the one width or the first one out."""
+"""Read the width of the fused stream from {layer: width}; layers differ in width where two upstreams are fused."""
 
 from hfftools.log import UserError
 
@@ -6,7 +6,7 @@ ANY_WIDTH = "concat, hff, l_adapter, ladder"  # the fusions that project each la
 
 
 def one_width(dims: dict[int, int], fuse: str) -> int:
-    """The width that all layers share; UserError, in the name of the fusion that needs it, where they differ."""
+    """Return the width that all layers share; raise UserError in the name of the fusion `fuse` where they differ."""
     widths = sorted(set(dims.values()))
     if len(widths) > 1:
         raise UserError(f"fuse.name: '{fuse}' needs layers of one width, not of {widths}; {ANY_WIDTH} take any")
@@ -14,6 +14,6 @@ def one_width(dims: dict[int, int], fuse: str) -> int:
 
 
 def first_width(dims: dict[int, int]) -> tuple[int, list[int]]:
-    """The width of the lowest layer, and the layers that have it."""
+    """Return the width of the lowest layer, and the layers that have this width."""
     width = dims[min(dims)]
     return width, [layer for layer, dim in dims.items() if dim == width]
