@@ -1,4 +1,4 @@
-"""A lexicon, an n-gram model and their weights in; what each unit costs after those before it, and which may follow, out."""
+"""Score unit sequences by a lexicon and an n-gram model, and say which unit may follow which."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,63 +9,67 @@ from hfftools.text.units import UNKNOWN, Units
 
 NEVER = float("-inf")
 
-# Where a reading stands: what the n-gram remembers, and the node of the lexicon.
+# The state of a reading: what the n-gram remembers, and the node of the lexicon (None without a lexicon).
 State = tuple[Any, "Node | None"]
 
 
 class Node:
-    """A place in the tree of the lexicon's spellings."""
+    """Hold one node of the prefix tree of the lexicon's spellings."""
 
-    __slots__ = ("kids", "word", "hope")
+    __slots__ = ("kids", "word", "best")
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.kids: dict[int, Node] = {}
-        self.word = ""  # that ends here
-        self.hope = NEVER  # the best log probability, after nothing, of the words below
+        self.word = ""  # the word that ends here, if one does
+        self.best = NEVER  # the highest log probability, without history, of the words at or below this node
 
 
 def tree(units: Units, words: Iterable[str], lm: Ngram | None) -> Node:
-    """The lexicon of words as `units` spell them; a word that they cannot spell is left out."""
+    """Return the prefix tree of words as `units` spell them; a word that they cannot spell is left out.
+
+    Raise UserError if no word is left.
+    """
     root = Node()
     count = 0
     for word in words:
         spelling = units.encode(word)
         if not spelling or UNKNOWN in spelling:
             continue
-        hope = lm.score(lm.nowhere, word)[1] if lm else 0.0
+        log_prob = lm.score(lm.nowhere, word)[1] if lm else 0.0
         node, count = root, count + 1
         for unit in spelling:
             node = node.kids.setdefault(unit, Node())
-            node.hope = max(node.hope, hope)
+            node.best = max(node.best, log_prob)
         node.word = word
-    require(count > 0, "search.lexicon: the experiment's units can spell none of its words")
-    root.hope = 0.0
+    require(
+        count > 0, "search.lexicon: the experiment's units can spell none of its words; is it in the transcripts' case?"
+    )
+    root.best = 0.0  # at a word's beginning nothing has been added yet
     return root
 
 
 class Grammar:
-    """Scores of unit sequences. With a lexicon the n-gram is over words, without over units.
+    """Score unit sequences. With a lexicon the n-gram is over words, without one it is over units.
 
-    Within a word, the best that its beginning still allows stands in for the word's probability, so that no beginning is
-    kept for longer than its words deserve.
+    The score of a reading is Σ lm_weight · log p(word | history) + word_score per word. Inside a word, the highest
+    probability among the words that its beginning still allows is used in its place, and is replaced by the word's own
+    when the word ends (language-model look-ahead; Ortmanns et al. 1996). Without it, the beginnings of improbable words
+    would stay in the beam until their last unit.
     """
 
     def __init__(self, units: Units, lexicon: Node | None, lm: Ngram | None, lm_weight: float, word_score: float):
         self.units, self.lexicon, self.lm = units, lexicon, lm
         self.lm_weight, self.word_score = lm_weight, word_score
         self.start: State = (lm.start if lm else None, lexicon)
+        # looked up once: `step` runs for each prefix, frame and unit
         self._opens = [units.starts_word(unit) for unit in range(len(units))]
         self._space = [units.is_space(unit) for unit in range(len(units))]
 
     def step(self, state: State, unit: int) -> tuple[State, float] | None:
-        """What the reading stands at after one more unit, and what that adds to its score; None where it may not follow."""
+        """Return the state after one more unit and what that adds to the score; None where the unit may not follow."""
         memory, node = state
-        if node is None:
-            score = self.word_score if self._opens[unit] else 0.0
-            if self.lm:
-                memory, log_prob = self.lm.score(memory, self.units.symbols[unit])
-                score += self.lm_weight * log_prob
-            return (memory, None), score
+        if node is None or self.lexicon is None:
+            return self._step_freely(memory, unit)
         score = 0.0
         if self._opens[unit] and node is not self.lexicon:
             if not node.word:
@@ -74,22 +78,32 @@ class Grammar:
             node = self.lexicon
         after = node.kids.get(unit)
         if after is None:
+            # a separate space unit between words is in no word's spelling
             between = self._space[unit] and node is self.lexicon
             return ((memory, node), score) if between else None
-        return (memory, after), score + self.lm_weight * (after.hope - node.hope if self.lm else 0.0)
+        return (memory, after), score + self.lm_weight * (after.best - node.best if self.lm else 0.0)
+
+    def _step_freely(self, memory: Any, unit: int) -> tuple[State, float]:
+        """Return what `step` does where there is no lexicon: every unit may follow."""
+        score = self.word_score if self._opens[unit] else 0.0
+        if self.lm:
+            memory, log_prob = self.lm.score(memory, self.units.symbols[unit])
+            score += self.lm_weight * log_prob
+        return (memory, None), score
 
     def finish(self, state: State) -> float | None:
-        """What the end of the utterance adds to the score; None inside a word."""
+        """Return what the end of the utterance adds to the score; None inside a word."""
         memory, node = state
         score = 0.0
-        if node is not self.lexicon:
+        if node is not None and node is not self.lexicon:
             if not node.word:
                 return None
             memory, score = self._close(memory, node)
         return score + (self.lm_weight * self.lm.end(memory) if self.lm else 0.0)
 
     def _close(self, memory: Any, node: Node) -> tuple[Any, float]:
+        """Return the memory after the word at `node`, and its score less the look-ahead that was added on the way."""
         if self.lm is None:
             return memory, self.word_score
         memory, log_prob = self.lm.score(memory, node.word)
-        return memory, self.word_score + self.lm_weight * (log_prob - node.hope)
+        return memory, self.word_score + self.lm_weight * (log_prob - node.best)

@@ -1,4 +1,4 @@
-"""Best-path CTC decoding: log posteriors [B, T, U] and lengths in, unit sequences or hypotheses out."""
+"""Decode CTC by its best path: the most likely unit of every frame, without repeats and blanks."""
 
 from torch import Tensor
 
@@ -7,7 +7,11 @@ from hfftools.text.units import Units
 
 
 def greedy(log_probs_BTU: Tensor, lens_B: Tensor, blank: int = 0) -> list[list[int]]:
-    """The most likely unit of each frame, repeats merged, blanks dropped."""
+    """Return the unit ids of each utterance's best path; `log_probs_BTU` are log posteriors, `lens_B` counts frames.
+
+    Repeats are merged before blanks are removed, so that a blank keeps two equal units apart (Graves et al. 2006,
+    section 3.2).
+    """
     paths = log_probs_BTU.argmax(-1).cpu()
     sequences = []
     for path, length in zip(paths, lens_B.tolist(), strict=True):
@@ -17,9 +21,9 @@ def greedy(log_probs_BTU: Tensor, lens_B: Tensor, blank: int = 0) -> list[list[i
 
 
 def hypotheses(log_probs_BTU: Tensor, lens_B: Tensor, units: Units) -> list[list[Hypothesis]]:
-    """The one reading of each utterance's best path; its score is that path's."""
-    best_BT, paths_BT = (found.cpu() for found in log_probs_BTU.max(-1))
-    found = []
-    for path, best, length in zip(paths_BT.tolist(), best_BT, lens_B.tolist(), strict=True):
-        found.append([read(units, *runs(path[:length]), best[:length].sum().item())])
-    return found
+    """Return a list of one hypothesis for each utterance: that of its best path, scored by that path alone."""
+    best_BT, paths_BT = log_probs_BTU.max(-1)
+    readings = []
+    for path, best, length in zip(paths_BT.cpu().tolist(), best_BT.cpu(), lens_B.tolist(), strict=True):
+        readings.append([read(units, *runs(path[:length]), best[:length].sum().item())])
+    return readings

@@ -1,4 +1,4 @@
-"""Unit ids and the frames they are said in, in; a hypothesis with its words and their times, out."""
+"""Make a hypothesis, a text with the times of its words, from unit ids and the frames of each unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from hfftools.text.units import Units
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One reading of an utterance: its text, its log score, and when each word is said, in frames of the fused stream."""
+    """Describe one reading of an utterance: its text, its log score, and its words with their frames in the fused stream."""
 
     text: str
     score: float
@@ -16,21 +16,22 @@ class Hypothesis:
 
 
 def read(units: Units, ids: Sequence[int], spans: Sequence[tuple[int, int]], score: float) -> Hypothesis:
-    """The hypothesis of units `ids`, each said in frames [first, end) of `spans`."""
+    """Return the hypothesis of the units `ids`, each of which lasts over the frames [first, end) of `spans`."""
     words: list[tuple[list[int], int, int]] = []
     for unit, (first, end) in zip(ids, spans, strict=True):
         if not words or units.starts_word(unit):
             words.append(([unit], first, end))
         else:
-            said, begin, _ = words[-1]
-            heard = bool(units.decode(said))  # a bare space is no part of the word it opens
-            words[-1] = ([*said, unit], begin if heard else first, end)
-    timed = tuple((text, first, end) for said, first, end in words if (text := units.decode(said)))
-    return Hypothesis(units.decode(ids), score, timed)
+            spelled, begin, _ = words[-1]
+            # a bare space opens a word, but the time between words is not part of the word
+            has_letters = bool(units.decode(spelled))
+            words[-1] = ([*spelled, unit], begin if has_letters else first, end)
+    timed = [(units.decode(spelled), first, end) for spelled, first, end in words]
+    return Hypothesis(units.decode(ids), score, tuple(word for word in timed if word[0]))
 
 
 def runs(path: Sequence[int], blank: int = 0) -> tuple[list[int], list[tuple[int, int]]]:
-    """The units of a path of one unit a frame, repeats merged and blanks dropped, and the frames of each."""
+    """Return the units of a path, which has one unit per frame, without repeats and blanks; and the frames of each."""
     ids: list[int] = []
     spans: list[tuple[int, int]] = []
     before = blank
