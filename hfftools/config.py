@@ -15,11 +15,16 @@ from hfftools.expdir import write_text
 from hfftools.log import UserError, require, suggest
 
 
-def plugin(room: str, name: str) -> ModuleType:
-    """Return the module hfftools/<room>/<name>.py; raise UserError with suggestions if there is none."""
+def plugin_names(room: str) -> list[str]:
+    """Return the names of the plug-ins in hfftools/<room>, without loading them."""
     package = importlib.import_module(f"hfftools.{room}")
     shared = getattr(package, "NOT_PLUGINS", ())
-    known = [m.name for m in pkgutil.iter_modules(package.__path__) if m.name not in shared]
+    return [module.name for module in pkgutil.iter_modules(package.__path__) if module.name not in shared]
+
+
+def plugin(room: str, name: str) -> ModuleType:
+    """Return the module hfftools/<room>/<name>.py; raise UserError with suggestions if there is none."""
+    known = plugin_names(room)
     if name not in known:
         raise UserError(f"there is no {'corpus' if room == 'corpora' else room} '{name}'; {suggest(name, known)}")
     return importlib.import_module(f"hfftools.{room}.{name}")

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from hfftools.config import plugin_names, resolve
+from hfftools.corpora import prepare
+from hfftools.decode import search
 from hfftools.pretrain import masked
 from hfftools.probe import job as probe_job
 from hfftools.show import show
@@ -32,6 +35,7 @@ def page() -> str:
         "hff-train": experiment.configure([], []),
         "hff-probe": probe_job.configure([], []),
         "hff-pretrain": masked.configure([], []),
+        "hff-decode": resolve(search.Root, [], []),
     }
     for command, config in commands.items():
         parts.append(_section(f"## {command}", show(config)))
@@ -41,6 +45,11 @@ def page() -> str:
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
             config = OmegaConf.structured(import_module(f"hfftools.{room}.{name}").Config)
             parts.append(_section(f"### {room}.name={name}", show(config)))
+    parts.append("## hff-prepare: corpora with options of their own\n")
+    for name in plugin_names("corpora"):
+        config = prepare.configure(name)
+        if config is not None:
+            parts.append(_section(f"### hff-prepare {name}", show(config)))
     return "\n".join(parts)
 
 

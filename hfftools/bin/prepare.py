@@ -1,31 +1,41 @@
-"""hff-prepare: a corpus in its own layout in, one Kaldi data directory a set out."""
+"""hff-prepare: read a corpus in its own layout and write one Kaldi data directory for each of its sets."""
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main
+from hfftools.config import plugin_names
 
 
 def main() -> None:
     parser = command_parser("hff-prepare", __doc__)
-    parser.add_argument("corpus", help="an4, commonvoice, librispeech or mini")
+    parser.add_argument("corpus", help=f"one of: {', '.join(plugin_names('corpora'))}")
     parser.add_argument(
         "--source",
         type=Path,
-        help="the corpus, in its own layout, or Common Voice's tarball; where not given it is downloaded or, as mini, made",
+        help="the corpus in its own layout, or the tarball of Common Voice; without it, the corpus is downloaded if it has "
+        "an open download, or generated (mini)",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder for the data directories, such as data/")
-    parser.add_argument("--limit", type=int, help="at most so many utterances a set")
+    parser.add_argument("--out", type=Path, help="folder for the data directories, such as data/")
+    parser.add_argument("--limit", type=int, help="take at most this many utterances per set")
     parser.add_argument(
         "options",
         nargs="*",
         metavar="key=value",
-        help="the corpus' own: parts=[a,b] and librilight=10h of librispeech; "
-        "lang=fr, hours=10, dev_hours=1, text.case=upper and more of commonvoice",
+        help="options of the corpus, such as parts=[a,b] of librispeech or lang=fr hours=10 of commonvoice; --show prints "
+        "them all",
     )
+    add_show(parser)
     args = parser.parse_intermixed_args()
-    from hfftools.corpora.prepare import prepare
+    if args.out is None and not args.show:
+        parser.error("--out is required")
+    from hfftools.corpora.prepare import configure, prepare
     from hfftools.log import setup_logging
+    from hfftools.show import show
 
+    if args.show:
+        config = configure(args.corpus, args.options)
+        print(f"# {args.corpus} has no options of its own\n" if config is None else show(config), end="")
+        return
     setup_logging()
     prepare(args.corpus, args.source, args.out, args.limit, args.options)
 

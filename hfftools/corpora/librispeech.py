@@ -1,9 +1,9 @@
-"""LibriSpeech in its own layout (part/speaker/chapter/*.trans.txt with FLAC, WAV or Opus) -> one set a part.
+"""Read LibriSpeech (part/speaker/chapter/*.trans.txt with FLAC, WAV or Opus files) as one set for each part.
 
-Set names have underscores: train_clean_5. The texts are normalised already, upper case, and stay as they are.
+Set names have underscores: train_clean_5. The transcripts are normalised already, in upper case, and stay as they are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,9 +48,11 @@ LIBRILIGHT = {"10min": ["1h/0/*"], "1h": ["1h/*/*"], "10h": ["1h/*/*", "9h/*"]} 
 
 @dataclass
 class Config:
-    # folders of the corpus, or train-clean-460 and train-960, which are several; none: all that the source holds
+    """Configure which parts of LibriSpeech are read."""
+
+    # folders of the corpus, or train-clean-460 and train-960, which join several; empty: all that the source holds
     parts: list[str] = field(default_factory=list)
-    librilight: str = ""  # 10min, 1h or 10h, as the set train_10min, train_1h or train_10h
+    librilight: str = ""  # Libri-Light's small training set 10min, 1h or 10h, as train_10min, …; empty: none
 
     def __post_init__(self):
         known = ", ".join(LIBRILIGHT)
@@ -58,7 +60,7 @@ class Config:
 
 
 def archives(config: Config) -> dict[str, str]:
-    """{URL: checksum} of the parts of a config."""
+    """Return {URL: checksum} of the archives that hold the parts of a config."""
     urls = {}
     for part in config.parts:
         for name in UNIONS.get(part, [part]):
@@ -69,7 +71,7 @@ def archives(config: Config) -> dict[str, str]:
 
 
 def language_model(name: str, folder: Path) -> Path:
-    """`folder`/<name>.arpa.gz, one of LANGUAGE_MODELS, downloaded where it is not there; upper case, as the transcripts."""
+    """Return folder/<name>.arpa.gz, one of LANGUAGE_MODELS in upper case; download it if it is not there."""
     if name not in LANGUAGE_MODELS:
         raise UserError(f"LibriSpeech has no language model '{name}'; {suggest(name, LANGUAGE_MODELS)}")
     file = f"{name}.arpa.gz"
@@ -77,30 +79,41 @@ def language_model(name: str, folder: Path) -> Path:
 
 
 def sets(source: Path, out: Path, limit: int | None = None, config: Config | None = None) -> dict[str, list[Utterance]]:
-    """{part with dashes as underscores: utterances}; `source` may also hold the corpus as LibriSpeech/."""
+    """Return {part with underscores: utterances}; `source` holds the parts, or LibriSpeech/ with the parts.
+
+    Raise UserError if a part is missing, or if `source` has none.
+    """
     config = config or Config()
     # a part's archive is unpacked to <part>/LibriSpeech/<part>
-    places = [source, *(p for depth in ("", "*/") for p in sorted(source.glob(f"{depth}LibriSpeech")))]
-    found = {p.name: p for place in reversed(places) for p in sorted(place.iterdir()) if _is_part(p)}
-    parts = config.parts or sorted(found)
+    places = [source, *sorted(source.glob("LibriSpeech")), *sorted(source.glob("*/LibriSpeech"))]
+    there: dict[str, Path] = {}
+    for place in reversed(places):  # the place nearest to the source wins
+        there |= {folder.name: folder for folder in place.iterdir() if _is_part(folder)}
+    parts = config.parts or sorted(there)
     if not (parts or config.librilight):
         raise UserError(f"{source} holds no LibriSpeech part (no */*/*/*.trans.txt in it)")
     made = {}
     for part in parts:
         folders = []
         for name in UNIONS.get(part, [part]):
-            if name not in found:
-                raise UserError(
-                    f"{source} has no part '{name}'; {suggest(name, found) if found else 'it has none at all'}"
-                )
-            folders.append(found[name])
-        chapters = (chapter for folder in folders for chapter in sorted(folder.glob("*/*/*.trans.txt")))
-        made[part.replace("-", "_")] = _utterances(part, chapters, limit)
+            if name not in there:
+                hint = suggest(name, there) if there else "it has none at all"
+                raise UserError(f"{source} has no part '{name}'; {hint}")
+            folders.append(there[name])
+        made[part.replace("-", "_")] = _utterances(part, _chapters(folders), limit)
     if config.librilight:
         root = _librilight(source)
-        chapters = (c for way in LIBRILIGHT[config.librilight] for c in sorted(root.glob(f"{way}/*/*/*.trans.txt")))
-        made[f"train_{config.librilight}"] = _utterances(config.librilight, chapters, limit, all_there=False)
+        folders = []
+        for pattern in LIBRILIGHT[config.librilight]:
+            folders += sorted(root.glob(pattern))
+        made[f"train_{config.librilight}"] = _utterances(config.librilight, _chapters(folders), limit, all_there=False)
     return made
+
+
+def _chapters(folders: Iterable[Path]) -> Iterator[Path]:
+    """Yield the transcript files of the folders, sorted by speaker and chapter within each."""
+    for folder in folders:
+        yield from sorted(folder.glob("*/*/*.trans.txt"))
 
 
 def _is_part(folder: Path) -> bool:
@@ -108,6 +121,7 @@ def _is_part(folder: Path) -> bool:
 
 
 def _librilight(source: Path) -> Path:
+    """Return the folder of Libri-Light's limited supervision, in the source or next to it; raise UserError otherwise."""
     name = "librispeech_finetuning"
     for place in (source, source / name, source / name / name, source.parent / name):
         if (place / "1h").is_dir() and (place / "9h").is_dir():
@@ -116,14 +130,16 @@ def _librilight(source: Path) -> Path:
 
 
 def _utterances(what: str, chapters: Iterable[Path], limit: int | None, all_there: bool = True) -> list[Utterance]:
-    """At most `limit` utterances of the transcripts `chapters`; a line without audio is passed over unless `all_there`."""
-    lines, lost = [], 0
+    """Return at most `limit` utterances of transcript files; raise UserError for a line without audio if `all_there`."""
+    lines: list[tuple[str, str, str]] = []
+    lost = 0
     for chapter in chapters:
         for line in chapter.read_text(encoding="utf-8").splitlines():
             utt, _, text = line.partition(" ")
-            path = next((p for s in SUFFIXES if (p := chapter.parent / f"{utt}.{s}").exists()), None)
+            candidates = [chapter.parent / f"{utt}.{suffix}" for suffix in SUFFIXES]
+            path = next((candidate for candidate in candidates if candidate.exists()), None)
             if path is None and all_there:
-                raise UserError(f"{chapter}: no .flac, .wav or .opus for {utt} beside it")
+                raise UserError(f"{chapter}: no .flac, .wav or .opus for {utt} in its folder; unpack the part again")
             if path is None:
                 lost += 1
             else:
@@ -134,9 +150,10 @@ def _utterances(what: str, chapters: Iterable[Path], limit: int | None, all_ther
         log.info(f"librilight {what}: {lost} lines of transcripts are of utterances outside of it")
     utterances = []
     lengths = durations_s([path for _, _, path in lines[:limit]], what)
-    for (utt, text, path), seconds in zip(lines[:limit], lengths, strict=True):
+    for (utt, text, audio), seconds in zip(lines[:limit], lengths, strict=True):
         if isinstance(seconds, UserError):
             raise seconds
-        speaker, chapter, _ = utt.split("-")
-        utterances.append(Utterance(utt, f"{speaker}-{chapter}", path, text, duration_s=seconds))
+        # speaker and chapter, as Kaldi's recipe has it: one voice sounds different in another book
+        speaker = utt.rpartition("-")[0]
+        utterances.append(Utterance(utt, speaker, audio, text, duration_s=seconds))
     return utterances

@@ -1,7 +1,7 @@
-"""A small corpus that makes itself: sentences with intents and slots from a grammar, spoken by eSpeak NG, with noise.
+"""Generate a small corpus: sentences with intents and slots from a grammar, spoken by eSpeak NG, with noise.
 
-Nothing is downloaded and everything follows from the seed. Voice variants are disjoint between train, dev and test, so a
-voice of the test set has never been heard in training.
+Nothing is downloaded, and everything follows from the seed. Train, dev and test have different voice variants, so that no
+voice of the test set occurs in training.
 """
 
 import random
@@ -16,7 +16,8 @@ from hfftools.data.datadir import Utterance
 from hfftools.expdir import write_text
 from hfftools.log import progress
 
-SEED = 2211
+GENERATED = True
+SEED = 2211  # any number would do; another one makes another corpus
 SIZES = {"train": 1000, "dev": 80, "test": 120}
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
 VARIANTS = {
@@ -52,7 +53,7 @@ GRAMMAR = {
 
 
 def sentence(rng: random.Random) -> tuple[str, str, str]:
-    """(text, intent, slots as `name=value` joined by `;`), drawn from the grammar."""
+    """Return (text, intent, slots as `name=value` joined by `;`), drawn from the grammar."""
     intent = rng.choice(sorted(GRAMMAR))
     words, slots = [], []
     for piece in rng.choice(GRAMMAR[intent]).split():
@@ -65,7 +66,7 @@ def sentence(rng: random.Random) -> tuple[str, str, str]:
 
 
 def sets(source: Path | None, out: Path, limit: int | None = None) -> dict[str, list[Utterance]]:
-    """Speak train, dev and test, at most `limit` utterances each, into `out`/wav; writes out/<set>/intent and slots too."""
+    """Return train, dev and test, at most `limit` utterances each; write out/wav and, for each set, intent and slots."""
     espeak = Espeak()
     return {part: _part(espeak, part, min(size, limit or size), Path(out)) for part, size in SIZES.items()}
 

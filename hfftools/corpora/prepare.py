@@ -1,4 +1,4 @@
-"""A corpus by name in, validated data directories out; downloaded or unpacked first where its module knows how."""
+"""Prepare a corpus by name: download or unpack it where its module knows how, and write validated data directories."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -18,36 +19,44 @@ from hfftools.expdir import write_json
 from hfftools.log import UserError, log
 
 
+def configure(corpus: str, options: Sequence[str] = ()) -> Any:
+    """Return the checked configuration of a corpus with its `key=value` options; None for one without options.
+
+    Raise UserError for an unknown corpus or option.
+    """
+    module = plugin("corpora", corpus)
+    if hasattr(module, "Config"):
+        return resolve(module.Config, [], options)
+    if options:
+        raise UserError(f"'{options[0]}': {corpus} has no options of its own; leave it out")
+    return None
+
+
 def prepare(
     corpus: str, source: Path | None, out: Path, limit: int | None = None, options: Sequence[str] = ()
 ) -> list[str]:
-    """Write out/<set> for each set of `corpus`, and return their names; what was done before with these arguments stays.
+    """Write out/<set> for each set of `corpus` and return the names of the sets; skip what is there already.
 
-    `source` is the corpus in its own layout; without it, it is downloaded or, where it makes itself, made. At most `limit`
-    utterances a set are taken; `options` are `key=value` of the corpus' own Config. UserError where the corpus is not
-    there or not whole.
+    `source` is the corpus in its own layout; without it, the corpus is downloaded or generated if its module can. At most
+    `limit` utterances per set are taken; `options` are `key=value` arguments for the Config of the corpus. Raise UserError
+    if the corpus is missing or incomplete.
     """
     module = plugin("corpora", corpus)
-    if options and not hasattr(module, "Config"):
-        raise UserError(f"'{options[0]}': {corpus} has no options of its own")
     if source is None:
         options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
-    config = [OmegaConf.to_object(resolve(module.Config, [], options))] if hasattr(module, "Config") else []
+    node = configure(corpus, options)
+    config = [] if node is None else [OmegaConf.to_object(node)]  # the last argument, if any, of the module's functions
     done_file = out / f".{corpus}.json"
-    wanted = {"source": str(source.resolve()) if source else None, "limit": limit}
-    wanted |= {"options": asdict(config[0]) if config else {}}
-    if done_file.exists() and (done := json.loads(done_file.read_text()))["from"] == wanted:
-        try:
-            for name in done["sets"]:
-                datadir.validate(out / name)
-            log.info(f"{out}: {', '.join(done['sets'])} are there already")
+    wanted: dict[str, Any] = {"source": str(source.resolve()) if source else None, "limit": limit}
+    wanted["options"] = asdict(config[0]) if config else {}  # type: ignore[call-overload]  # a dataclass
+    if done_file.exists():
+        done = json.loads(done_file.read_text())
+        if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):
             return done["sets"]
-        except UserError as error:
-            log.info(f"preparing {corpus} again: {error}")
-    source = _folder(module, corpus, source, out.parent / "downloads" / corpus, config, limit)
-    done_file.unlink(missing_ok=True)
+    found = _find(module, corpus, source, out.parent / "downloads" / corpus, config, limit)
+    done_file.unlink(missing_ok=True)  # written last: without it, a run that was killed is done again
     names = []
-    for name, utterances in module.sets(source, out, limit, *config).items():
+    for name, utterances in module.sets(found, out, limit, *config).items():
         datadir.write(out / name, utterances)
         count = datadir.validate(out / name)
         hours, speakers = sum(u.duration_s for u in utterances) / 3600, len({u.speaker for u in utterances})
@@ -57,16 +66,28 @@ def prepare(
     return names
 
 
-def _folder(
-    module: Any, corpus: str, source: Path | None, downloads: Path, config: list, limit: int | None
+def _is_whole(corpus: str, out: Path, names: list[str]) -> bool:
+    """Return whether all sets of an earlier run are still valid data directories, and log what was found."""
+    try:
+        for name in names:
+            datadir.validate(out / name)
+    except UserError as error:
+        log.info(f"preparing {corpus} again: {error}")
+        return False
+    log.info(f"{out}: {', '.join(names)} are there already")
+    return True
+
+
+def _find(
+    module: ModuleType, corpus: str, source: Path | None, downloads: Path, config: list, limit: int | None
 ) -> Path | None:
-    """Where the corpus lies, once it is downloaded or unpacked; None for one that makes itself."""
+    """Return the folder of the corpus after download or unpacking; None for a corpus that is generated."""
     if source is None:
         if hasattr(module, "archives"):
             for url, checksum in module.archives(*config).items():
-                _unpacked(url, checksum, downloads)
+                _unpack(url, checksum, downloads)
             return downloads / "unpacked"
-        if corpus == "mini":
+        if getattr(module, "GENERATED", False):
             return None
         raise UserError(
             f"--source: where is {corpus}? {getattr(module, 'WHERE', 'Give the folder it was unpacked to')}"
@@ -74,24 +95,27 @@ def _folder(
     if source.is_file() and hasattr(module, "unpack"):
         return module.unpack(source, downloads, limit, *config)
     if not source.is_dir():
-        raise UserError(f"--source {source} is not a folder")
+        raise UserError(f"--source {source} is not a folder; give the folder that the corpus was unpacked to")
     return source
 
 
-def _unpacked(url: str, checksum: str, downloads: Path) -> None:
-    """downloads/unpacked/<name of the archive>/, whole; the archive may be deleted once it is there."""
+def _unpack(url: str, checksum: str, downloads: Path) -> None:
+    """Download an archive and unpack it to downloads/unpacked/<its name>/, unless that is there already.
+
+    The folder appears only when it is complete, so the archive may be deleted then.
+    """
     name = Path(url).name
     folder = downloads / "unpacked" / name.partition(".")[0]
     if folder.exists():
         return
     archive = fetch(url, downloads / name, checksum)
     aside = downloads / f".unpacking-{name}"
-    shutil.rmtree(aside, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed
     log.info(f"unpacking {archive}")
     try:
         with tarfile.open(archive) as tar:
             tar.extractall(aside, filter="data")
-            while tar.fileobj.read(1 << 20):  # to the end, where gzip keeps the sum of it all
+            while tar.fileobj is not None and tar.fileobj.read(1 << 20):  # gzip checks its sum only at the very end
                 pass
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         reason = " ".join(str(error).split())

@@ -1,6 +1,6 @@
-"""Clips with their speakers in, part of them out: a few from every speaker, or a few speakers whole. The same each time.
+"""Choose a part of a corpus: some clips of every speaker, or all clips of some speakers; the same part each time.
 
-A clip is anything with `speaker` and `name`. Their order comes from digests of these, not from that of the list.
+A clip is anything with `speaker` and `name`. The order comes from digests of these two, not from that of the list.
 """
 
 from collections import Counter
@@ -12,8 +12,13 @@ from hfftools.log import UserError
 
 
 class Clip(Protocol):
-    speaker: str
-    name: str
+    """Define what this module reads of a clip."""
+
+    @property
+    def speaker(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
 
 
 C = TypeVar("C", bound=Clip)
@@ -24,7 +29,7 @@ def _rank(name: str) -> str:
 
 
 def round_robin(clips: Sequence[C]) -> list[C]:
-    """One clip of every speaker, then a second of each that has one, and so on: the beginning is balanced by speaker."""
+    """Return the clips in turns, one of every speaker in each turn, so that any first part is balanced by speaker."""
     taken: Counter[str] = Counter()
     turns = []
     for clip in sorted(clips, key=lambda clip: _rank(clip.name)):
@@ -34,17 +39,20 @@ def round_robin(clips: Sequence[C]) -> list[C]:
 
 
 def hold_out(clips: Sequence[C], share: float, what: str) -> tuple[list[C], list[C]]:
-    """(what is left, about `share` of the clips), with no speaker in both; UserError for a single speaker.
+    """Return (the other clips, about `share` of the clips), with no speaker in both.
 
-    A speaker who would make the part twice as large as asked is passed over.
+    A speaker who would make the part more than twice as large as asked is left in place. Raise UserError, in the words of
+    `what`, if there is only one speaker.
     """
     counts = Counter(clip.speaker for clip in clips)
     if len(counts) < 2:
         raise UserError(f"{what}: no speaker can be held back, as there is only {len(counts)}")
-    target, held, size = share * len(clips), set(), 0
+    held: set[str] = set()
+    target, size = share * len(clips), 0
     for speaker in sorted(counts, key=_rank):
         if size < target and size + counts[speaker] <= 2 * target and len(held) < len(counts) - 1:
             held.add(speaker)
             size += counts[speaker]
+    # every speaker is too large: the smallest, and the first by name among equals
     held = held or {min(counts, key=lambda speaker: (counts[speaker], speaker))}
     return [c for c in clips if c.speaker not in held], [c for c in clips if c.speaker in held]

@@ -56,6 +56,14 @@ class Batch:
         return [(seed, epoch, crc32(utt.encode())) for utt in self.ids]
 
 
+def waveform_batch(wavs: Sequence[Tensor], seconds: float, ids: Sequence[str]) -> Batch:
+    """Return waveforms [N_i] at 16 kHz as a batch without transcripts; `seconds` is their summed duration."""
+    wav_BN, num_samples_B = pad_batch(wavs)
+    targets_BL, target_lens_B = pad_batch([torch.zeros(0, dtype=torch.long)] * len(wavs))
+    texts: list[str | None] = [None] * len(wavs)
+    return Batch(list(ids), texts, seconds, wav_BN, num_samples_B, None, None, targets_BL, target_lens_B)
+
+
 def plan(
     durations_s: Sequence[float], batch_seconds: float, seed: int | None = None, epoch: int = 0
 ) -> list[list[int]]:

@@ -1,4 +1,4 @@
-"""How to search: the options `search.…` of hff-decode, from yaml files and arguments, checked."""
+"""Configure the search of hff-decode: the options `search.…`, from yaml files and arguments, checked."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,20 +9,24 @@ from hfftools.config import resolve
 from hfftools.log import require
 
 NAMES = ("greedy", "beam")
-CTC_BEAM, TRANSDUCER_BEAM = 32, 4  # sizes of a beam that are not given
+CTC_BEAM, TRANSDUCER_BEAM = 32, 4  # beam sizes where none is given
 
 
 @dataclass
 class Search:
+    """Configure the search."""
+
     name: str = "greedy"  # greedy, or beam
-    beam_size: int | None = None  # readings kept at every frame; where not given, 32 with CTC, 4 with a transducer
-    beam_tokens: int = 20  # units tried at every frame, the likeliest
-    nbest: int = 1  # readings given out
-    lm: str = ""  # ARPA file (may be gzipped) or KenLM binary, over words or over the experiment's units
+    beam_size: int | None = None  # readings kept after each frame; null: 32 with CTC, 4 with a transducer
+    beam_tokens: int = 20  # most likely units tried in each frame
+    nbest: int = 1  # readings written for each utterance
+    lm: str = ""  # ARPA file (may be gzipped) or KenLM binary, over words or over the experiment's units; empty: none
     lexicon: Any = None  # true: only words of the LM, else of data.train; a file or data directory: only its words
-    lm_weight: float | None = None  # tuned on the experiment's dev set where there is an LM and this is not given
-    word_score: float | None = None  # added for every word; likewise
-    tag: str = ""  # ends the name of the decoded set's folder, in place of beam, beam_lm …
+    lm_weight: float | None = (
+        None  # factor of the LM's log probabilities; null: chosen on data.dev where there is an LM
+    )
+    word_score: float | None = None  # added to the score for every word; null: chosen on data.dev where there is an LM
+    tag: str = ""  # ends the name of the decoded set's folder in place of beam, beam_lm …
 
     def __post_init__(self):
         require(self.name in NAMES, f"search.name: '{self.name}' is not one of {', '.join(NAMES)}")
@@ -41,18 +45,20 @@ class Search:
 
     @property
     def label(self) -> str:
-        """What the folder of a decoded set is called by, after the set: nothing for greedy."""
+        """Return what follows the set in the name of its decoded folder: nothing for the greedy search."""
         parts = ["beam", "lm" if self.lm else "lexicon" if self.lexicon else ""]
         return self.tag or ("" if self.name == "greedy" else "_".join(part for part in parts if part))
 
 
 @dataclass
-class _Root:
-    search: Search = field(default_factory=Search)
+class Root:
+    """Hold the part `search` of a configuration."""
+
+    search: Search = field(default_factory=Search)  # how test sets are decoded
 
 
 def configure(sources: Iterable[Path], overrides: Iterable[str]) -> Search:
-    """Yaml files (their part `search`), then `search.key=value` arguments, over the defaults."""
+    """Merge yaml files (their part `search`), then `search.key=value` arguments, over the defaults."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_object(resolve(_Root, sources, overrides).search)
+    return OmegaConf.to_object(resolve(Root, sources, overrides).search)

@@ -14,7 +14,7 @@ import torch
 
 from hfftools.audio import waveform
 from hfftools.audio.segment import Piece, cut
-from hfftools.data.batch import Batch, pad_batch, plan
+from hfftools.data.batch import Batch, plan, waveform_batch
 from hfftools.expdir import ExpDir, write_text
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, progress, require
@@ -168,19 +168,9 @@ def _hear(
 
 
 def _batch(pieces: list[Piece]) -> Batch:
-    wav_BN, num_samples_B = pad_batch([torch.from_numpy(piece.wav_N) for piece in pieces])
-    targets_BL, target_lens_B = pad_batch([torch.zeros(0, dtype=torch.long)] * len(pieces))
-    return Batch(
-        ids=[str(number) for number in range(len(pieces))],
-        texts=[None] * len(pieces),
-        seconds=sum(len(piece.wav_N) for piece in pieces) / waveform.RATE_HZ,
-        wav_BN=wav_BN,
-        num_samples_B=num_samples_B,
-        hidden=None,
-        lens_B=None,
-        targets_BL=targets_BL,
-        target_lens_B=target_lens_B,
-    )
+    wavs = [torch.from_numpy(piece.wav_N) for piece in pieces]
+    ids = [str(number) for number in range(len(pieces))]
+    return waveform_batch(wavs, sum(len(wav) for wav in wavs) / waveform.RATE_HZ, ids)
 
 
 def _write(recording: Recording, options: Options) -> None:

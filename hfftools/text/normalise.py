@@ -1,6 +1,6 @@
-"""A transcript as it is written in, one as it is spoken and scored out: by rules for each script; the door to regex.
+"""Normalise a written transcript to the form that is spoken and scored, by rules for each script; the door to regex.
 
-Kept are letters, marks and digits of every script, Unicode NFC. What is done with the rest, in this order:
+Letters, marks and digits of every script are kept, in Unicode NFC. The rules for the rest, in this order:
 
 - full-width and half-width forms become the usual ones; invisible characters go, but for joiners inside a word (Persian,
   Indic); the Arabic tatweel goes, which only widens a word;
@@ -56,10 +56,14 @@ _NUMBER = regex.compile(r"\d+(?:[.,]\d+)*")
 
 @dataclass
 class Options:
-    language: str = ""  # ISO code, as Common Voice has it (tr, zh-CN): for spelled numbers and for the dotless i
+    """Configure how transcripts are normalised."""
+
+    language: str = ""  # ISO code such as tr or zh-CN, for numbers=spell and for the dotless i of Turkish; empty: none
     case: str = "lower"  # lower, upper or keep
-    punctuation: bool = False  # whether it is kept, hyphens and quotation marks and all
-    numbers: str = "keep"  # or spell, which takes hff[numbers] and the language
+    punctuation: bool = False  # true: keep punctuation, including hyphens and quotation marks
+    numbers: str = (
+        "keep"  # keep digits, or spell them out as words, which needs pip install 'hff[numbers]' and language
+    )
 
     def __post_init__(self):
         require(self.case in CASES, f"case: '{self.case}' is not one of {', '.join(CASES)}")
@@ -67,8 +71,8 @@ class Options:
 
 
 def normalise(text: str, options: Options) -> str:
-    """`text` by the rules above; empty where it holds no letter and no digit. Twice is as good as once."""
-    text = _WIDTHS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    """Return `text` by the rules above, empty if it has no letter and no digit; a second call changes nothing."""
+    text = _WIDTHS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = _INVISIBLE.sub("", unicodedata.normalize("NFC", text))
     if options.numbers == "spell":
         text = _spell(text, options.language)
@@ -84,10 +88,10 @@ def normalise(text: str, options: Options) -> str:
 
 
 def unspaced(texts: Iterable[str]) -> bool:
-    """Whether words cannot be counted in more than half of the texts that hold something; False where none does.
+    """Return whether words cannot be counted in more than half of the texts that are not empty; False if all are empty.
 
     In such a text most letters are of a script that is written without spaces between words (Chinese, Japanese, Thai, Lao,
-    Khmer, Burmese, Tibetan), and what spaces part them part phrases. A text that was cut into words is not unspaced.
+    Khmer, Burmese, Tibetan), and its spaces separate phrases. A text that was split into words is not unspaced.
     """
     spoken = [text for text in texts if text.split()]
     return 2 * sum(map(_joined, spoken)) > len(spoken)
@@ -97,7 +101,7 @@ def _joined(text: str) -> bool:
     ours = len(regex.findall(rf"(?=\p{{L}}){_JOINED}", text))
     if 2 * ours <= len(regex.findall(r"\p{L}", text)):
         return False
-    spaces = len(_SPACE_BETWEEN.findall(text))  # those beside a foreign word or a comma tell nothing
+    spaces = len(_SPACE_BETWEEN.findall(text))  # a space next to a foreign word or a comma proves nothing
     return spaces == 0 or len(regex.findall(_JOINED, text)) >= PHRASE * (spaces + 1)
 
 
@@ -118,8 +122,8 @@ def _cased(text: str, options: Options) -> str:
 
 
 def _speller(language: str):
-    """num2words for a language; UserError where it is not installed or does not know the language."""
-    require(language, "numbers=spell needs the language, such as language=fr")
+    """Return num2words for a language; raise UserError if it is not installed or does not know the language."""
+    require(bool(language), "numbers=spell needs the language, such as language=fr")
     try:
         import num2words
     except ImportError:
@@ -134,8 +138,8 @@ def _speller(language: str):
 
 def _spell(text: str, language: str) -> str:
     say, point = _speller(language), _base(language) in DECIMAL_POINT
-    text = (_GROUPS if point else _GROUPS_SPACED).sub(lambda found: regex.sub(r"\s", "", found[0]), text)
-    return _NUMBER.sub(lambda found: f" {_read_out(found[0], say, '.' if point else ',')} ", text)
+    text = (_GROUPS if point else _GROUPS_SPACED).sub(lambda match: regex.sub(r"\s", "", match[0]), text)
+    return _NUMBER.sub(lambda match: f" {_read_out(match[0], say, '.' if point else ',')} ", text)
 
 
 def _read_out(number: str, say, decimal: str) -> str:
@@ -143,8 +147,8 @@ def _read_out(number: str, say, decimal: str) -> str:
     first, *groups = regex.split("[.,]", whole)
     try:
         if all(len(group) == 3 for group in groups) and (fraction.isdigit() or not fraction):
-            whole = int(first + "".join(groups))
-            return say(Decimal(f"{whole}.{fraction}")) if fraction else say(whole)
+            value = int(first + "".join(groups))
+            return say(Decimal(f"{value}.{fraction}")) if fraction else say(value)
         return " ".join(say(int(part)) for part in regex.split("[.,]", number))  # a date, a version
     except (OverflowError, IndexError):  # longer than the language has names for
         return " ".join(say(int(digit)) for digit in number if digit.isdigit())
