@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from hfftools.cli import add_show, command_parser, run_main
-from hfftools.config import plugin_names
 
 
 def main() -> None:
+    from hfftools.config import plugin_names  # light enough for --help
+
     parser = command_parser("hff-prepare", __doc__)
     parser.add_argument("corpus", help=f"one of: {', '.join(plugin_names('corpora'))}")
     parser.add_argument(

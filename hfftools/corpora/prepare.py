@@ -45,10 +45,12 @@ def prepare(
     if source is None:
         options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
     node = configure(corpus, options)
-    config = [] if node is None else [OmegaConf.to_object(node)]  # the last argument, if any, of the module's functions
+    config: list[Any] = (
+        [] if node is None else [OmegaConf.to_object(node)]
+    )  # the last argument, if any, of the module's functions
     done_file = out / f".{corpus}.json"
     wanted: dict[str, Any] = {"source": str(source.resolve()) if source else None, "limit": limit}
-    wanted["options"] = asdict(config[0]) if config else {}  # type: ignore[call-overload]  # a dataclass
+    wanted["options"] = asdict(config[0]) if config else {}
     if done_file.exists():
         done = json.loads(done_file.read_text())
         if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):

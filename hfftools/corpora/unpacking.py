@@ -1,4 +1,4 @@
-"""A Common Voice release, a tarball or an unpacked folder, in; its language folder, the rows of its tables, lengths out."""
+"""Read the files of a Common Voice release: its language folders, tables, clip lengths, and the tarball itself."""
 
 import csv
 import gzip
@@ -7,7 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, cast
 
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, progress, suggest
@@ -19,6 +19,8 @@ WHERE = (
 
 
 def rows(tsv: Path) -> Iterator[dict[str, str | None]]:
+    """Yield {column: value} of each row, None for a column that a short row lacks; raise UserError for a broken table."""
+    # quotation marks are plain characters here: sentences hold single ones, which csv would read on to the next
     with open(tsv, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         lost = {"client_id", "path", "sentence"} - set(reader.fieldnames or ())
@@ -33,7 +35,7 @@ def rows(tsv: Path) -> Iterator[dict[str, str | None]]:
 
 
 def seconds(folder: Path) -> dict[str, float]:
-    """{clip: s} of clip_durations.tsv, which newer releases have; its second column counts milliseconds."""
+    """Return {clip: seconds} of clip_durations.tsv, which newer releases have; its second column is in milliseconds."""
     known = {}
     tsv = folder / "clip_durations.tsv"
     if tsv.exists():
@@ -45,10 +47,13 @@ def seconds(folder: Path) -> dict[str, float]:
 
 
 def locale(folder: Path) -> str:
+    """Return the language code that the tables name, or the folder's name where they name none."""
     for part in ("train", "validated", "dev", "test"):
         tsv = folder / f"{part}.tsv"
-        if tsv.exists() and (row := next(rows(tsv), None)) and row.get("locale"):
-            return row["locale"]
+        first = next(rows(tsv), {}) if tsv.exists() else {}
+        code = first.get("locale")
+        if code:
+            return code
     return folder.name
 
 
@@ -57,46 +62,52 @@ def _is_language(folder: Path) -> bool:
 
 
 def language_folder(source: Path, lang: str) -> Path:
-    """The folder of the tables: `source`, or one below it, such as cv-corpus-17.0/fr."""
+    """Return the folder with the tables: `source`, or one in it, such as cv-corpus-17.0/fr; raise UserError otherwise."""
     if _is_language(source):
         if lang and lang not in (locale(source), source.name):
             raise UserError(f"lang: {source} is of {locale(source)}, not of {lang}")
         return source
-    found = {p.name: p for depth in ("*", "*/*") for p in sorted(source.glob(depth)) if p.is_dir() and _is_language(p)}
-    if not found:
+    folders = [*sorted(source.glob("*")), *sorted(source.glob("*/*"))]
+    languages = {folder.name: folder for folder in folders if _is_language(folder)}
+    if not languages:
         raise UserError(
             f"{source} holds no train.tsv or validated.tsv; give the folder that has them and clips/. {WHERE}"
         )
-    if not lang and len(found) > 1:
-        raise UserError(f"{source} holds several languages, {', '.join(found)}; say which, as lang={min(found)}")
-    lang = lang or next(iter(found))
-    if lang not in found:
-        raise UserError(f"lang: {source} has no '{lang}'; {suggest(lang, found)}")
-    return found[lang]
+    if not lang and len(languages) > 1:
+        names = ", ".join(languages)
+        raise UserError(f"{source} holds several languages, {names}; say which, as lang={min(languages)}")
+    lang = lang or next(iter(languages))
+    if lang not in languages:
+        raise UserError(f"lang: {source} has no '{lang}'; {suggest(lang, languages)}")
+    return languages[lang]
 
 
 def extract(archive: Path, place: Callable[[PurePosixPath], Path | None], what: str) -> None:
-    """Write each file of the archive that `place` has a place for; read as a stream, since it holds millions."""
+    """Write each file of the archive for which `place` returns a path; `what` names the files in the progress bar.
+
+    The archive is read once, as a stream, because it may hold millions of files. Raise UserError if it is damaged.
+    """
     bar = progress((), None, f"{what} of {archive.name}", "file")
     try:
         with bar, _unzipped(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # it would remember them all
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep a record of every file in memory
                 path = place(PurePosixPath(member.name)) if member.isfile() else None
-                if path is not None:
+                content = tar.extractfile(member) if path is not None else None
+                if path is not None and content is not None:
                     with write_aside(path) as aside, open(aside, "wb") as file:
-                        shutil.copyfileobj(tar.extractfile(member), file)
+                        shutil.copyfileobj(content, file)
                         if file.tell() != member.size:
                             raise EOFError(f"it ends inside {member.name}")
                 bar.update()
-            while stream.read(1 << 20):  # to the end, where gzip keeps the sum of it all
+            while stream.read(1 << 20):  # gzip checks its sum only at the very end
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise UserError(f"{archive} cannot be unpacked ({' '.join(str(error).split())}); download it again") from None
 
 
-def _unzipped(archive: Path) -> BinaryIO:
-    """By gzip itself, which notices that a file is cut short, as tarfile's streams do not."""
+def _unzipped(archive: Path) -> IO[bytes]:
+    """Open an archive, unzipped by gzip itself: unlike tarfile's own streams, it notices that a file is cut short."""
     with open(archive, "rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(archive) if zipped else open(archive, "rb")
+    return cast(IO[bytes], gzip.open(archive)) if zipped else open(archive, "rb")

@@ -5,10 +5,10 @@ The order of the batches depends on (seed, epoch) only, so a resumed run sees th
 Axes: B utterances, N samples, T frames, D features, L units of a transcript.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 import numpy as np
@@ -39,17 +39,20 @@ class Batch:
     target_lens_B: Tensor
 
     def to(self, device: torch.device) -> "Batch":
-        moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        if self.hidden is not None:
-            moved["hidden"] = {layer: h.to(device) for layer, h in self.hidden.items()}
-        return replace(self, **moved)
+        """Return the batch with all tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device))
 
     def select(self, rows: Sequence[int]) -> "Batch":
         """Return the utterances at `rows`; the padding is kept, and `seconds` remains that of the whole batch."""
-        picked = {k: v[list(rows)] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        chosen = self._map(lambda tensor: tensor[list(rows)])
+        return replace(chosen, ids=[self.ids[row] for row in rows], texts=[self.texts[row] for row in rows])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """Return the batch with every tensor changed; each has B as its first axis."""
+        changed: dict[str, Any] = {key: change(value) for key, value in vars(self).items() if isinstance(value, Tensor)}
         if self.hidden is not None:
-            picked["hidden"] = {layer: h[list(rows)] for layer, h in self.hidden.items()}
-        return replace(self, ids=[self.ids[r] for r in rows], texts=[self.texts[r] for r in rows], **picked)
+            changed["hidden"] = {layer: change(h_BTD) for layer, h_BTD in self.hidden.items()}
+        return replace(self, **changed)
 
     def random_seeds(self, seed: int, epoch: int) -> list[tuple[int, int, int]]:
         """Return one seed per utterance, which does not depend on the batch that contains it."""
@@ -117,12 +120,12 @@ class Speech(Dataset):
         layers: Sequence[int] = (),
         perturb: Perturb | None = None,
     ):
-        assert cache is None or perturb is None, "kept states are those of the speech as it is"
+        assert cache is None or perturb is None, "cached states are those of unperturbed speech"
         self.utterances, self.cache, self.layers, self.perturb = utterances, cache, list(layers), perturb
         self.targets = [units.encode(u.text) if units and u.text is not None else [] for u in utterances]
-        self._hear(0)
+        self._set_epoch(0)
 
-    def _hear(self, epoch: int) -> None:
+    def _set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
         speeds = [self.perturb.speed(u.id, epoch) if self.perturb else 1.0 for u in self.utterances]
         self.durations_s = [u.duration_s / speed for u, speed in zip(self.utterances, speeds, strict=True)]
@@ -132,20 +135,22 @@ class Speech(Dataset):
         if self.perturb is None:
             return self
         other = copy(self)
-        other._hear(epoch)
+        other._set_epoch(epoch)
         return other
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor | dict[int, Tensor]]:
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        """Return the index with the waveform [N] of an utterance or, with a cache, {layer: h [T, D]}."""
         utt = self.utterances[index]
         if self.cache is not None:
             return index, {k: torch.from_numpy(h) for k, h in self.cache.read(utt.id, self.layers).items()}
         samples = waveform.load(utt.source, utt.start_s, utt.end_s)
         return index, torch.from_numpy(self.perturb(samples, utt.id, self.epoch) if self.perturb else samples)
 
-    def collate(self, items: list[tuple[int, Tensor | dict[int, Tensor]]]) -> Batch:
+    def collate(self, items: list[tuple[int, Any]]) -> Batch:
+        """Return what `__getitem__` gave for several utterances as one padded batch."""
         chosen = [self.utterances[index] for index, _ in items]
         targets = [torch.tensor(self.targets[index], dtype=torch.long) for index, _ in items]
         wav_BN = num_samples_B = hidden = lens_B = None

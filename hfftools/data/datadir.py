@@ -157,7 +157,7 @@ def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:
     else:
         tables["wav.scp"] = {u.id: u.source for u in utterances}
     if utterances[0].text is not None:
-        tables["text"] = {u.id: " ".join(u.text.split()) for u in utterances}
+        tables["text"] = {u.id: " ".join((u.text or "").split()) for u in utterances}
     tables["utt2spk"] = {u.id: u.speaker for u in utterances}
     tables["spk2utt"] = by_speaker(tables["utt2spk"])
     tables["utt2dur"] = {u.id: f"{u.duration_s:.6f}" for u in utterances}

@@ -38,12 +38,14 @@ def recordings(place: str) -> list[Utterance]:
         if not paths:
             what = "neither a data directory nor a folder of recordings"
             raise UserError(f"{place} is {what}; their names end in {', '.join(waveform.SUFFIXES)}")
-        lengths = waveform.durations_s(paths, f"noise of {folder.name}")
-        for broken in (length for length in lengths if isinstance(length, UserError)):
-            raise broken
+        lengths_s = []
+        for length_s in waveform.durations_s(paths, f"noise of {folder.name}"):
+            if isinstance(length_s, UserError):
+                raise length_s
+            lengths_s.append(length_s)
     except UserError as error:
         raise UserError(f"perturb.noise: {error}") from None
-    return [Utterance(path, path, path, duration_s=length) for path, length in zip(paths, lengths, strict=True)]
+    return [Utterance(path, path, path, duration_s=length_s) for path, length_s in zip(paths, lengths_s, strict=True)]
 
 
 def excerpt(recording: Utterance, num_samples: int, rng: np.random.Generator) -> np.ndarray:

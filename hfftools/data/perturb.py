@@ -8,6 +8,7 @@ rounding of the resampling.
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ class Config:
     def __post_init__(self):
         _check_speeds(self.speeds, "perturb.speeds")
         require(0 <= self.noise_share <= 1, f"perturb.noise_share: {self.noise_share} is not from 0 to 1")
-        unheard = bool(self.noise) and self.noise_share == 0
+        unused = bool(self.noise) and self.noise_share == 0
         require(
-            not unheard,
-            f"perturb.noise: {self.noise} is not heard while perturb.noise_share is 0; set that, or leave it out",
+            not unused,
+            f"perturb.noise: {self.noise} has no effect while perturb.noise_share is 0; set that, or leave it out",
         )
         ordered = len(self.snr_db) == 2 and self.snr_db[0] <= self.snr_db[1]
         require(ordered, f"perturb.snr_db: {list(self.snr_db)} is not a lowest and a highest, as in [10,30]")
@@ -65,7 +66,8 @@ class Perturb:
         rng = np.random.default_rng(self._number(utt, epoch))
         if rng.random() >= self.config.noise_share:
             return samples
-        snr_db = rng.uniform(*self.config.snr_db)
+        low_db, high_db = self.config.snr_db
+        snr_db = rng.uniform(low_db, high_db)
         if self.recordings:
             recording = self.recordings[rng.integers(len(self.recordings))]
             return noise.mix(samples, noise.excerpt(recording, len(samples), rng), snr_db)
@@ -95,9 +97,14 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
     _check_speeds(speeds, "--speeds")
     if out.resolve() == source.resolve():
         raise UserError(f"{out}: copies would overwrite the set they are made from; name another folder")
-    jobs = [(utt, factor) for utt in datadir.read(source) for factor in sorted(set(speeds))]
+    jobs = list(product(datadir.read(source), sorted(set(speeds))))
+
+    def at(job: tuple[Utterance, float]) -> Utterance:
+        utt, factor = job
+        return utt if factor == 1 else _copy(utt, factor, out / "wav")
+
     with ThreadPoolExecutor(2) as pool:
-        copies = pool.map(lambda job: job[0] if job[1] == 1 else _copy(*job, out / "wav"), jobs)
+        copies = pool.map(at, jobs)
         utterances = list(progress(copies, len(jobs), f"speeds of {source.name}"))
     datadir.write(out, utterances)
     log.info(f"{out}: {len(utterances)} utterances at speeds {speeds}")

@@ -61,4 +61,5 @@ def configure(sources: Iterable[Path], overrides: Iterable[str]) -> Search:
     """Merge yaml files (their part `search`), then `search.key=value` arguments, over the defaults."""
     from omegaconf import OmegaConf
 
-    return OmegaConf.to_object(resolve(Root, sources, overrides).search)
+    options: Any = OmegaConf.to_object(resolve(Root, sources, overrides).search)
+    return options

@@ -1,11 +1,11 @@
-"""Search with a transducer: its networks and encodings f [B, T, J] in, unit sequences with their frames, readings out.
+"""Search for the best unit sequences of a transducer, given its encodings f [B, T, J], by greedy or beam search.
 
-Time-synchronous: in each frame some units, at most `most`, then the blank. torchaudio's own beam search takes the last unit
-for the blank, one utterance at a time, and tells no times.
+The search is synchronous in time: in each frame at most `most` units, then the blank. torchaudio's own beam search expects
+the blank to be the last unit, takes one utterance at a time, and returns no times.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import torch
@@ -15,11 +15,13 @@ from torch.nn.utils.rnn import pad_sequence
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.nn.transducer import BLANK, Transducer
 
-_MARK = 1  # the unknown unit: a character beside which it shows whether a unit's own text begins or ends with a space
+# The unknown unit, a visible character: put around a unit, it shows whether the unit begins or ends with a space, which
+# the decoded text of a single unit would lose.
+_MARK = 1
 
 
 class Path(NamedTuple):
-    """Units and, for each, the frame it comes out in; `score` of all alignments met, `best` of the one with these frames."""
+    """Hold units and the frame of each; `score` sums the merged alignments, `best` is the one with these frames."""
 
     ids: tuple[int, ...] = ()
     frames: tuple[int, ...] = ()
@@ -29,7 +31,7 @@ class Path(NamedTuple):
 
 @torch.no_grad()
 def greedy(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, most: int) -> list[Path]:
-    """The most likely unit at each moment; a path an utterance, scored by its one alignment."""
+    """Return one path for each utterance, the most likely unit at each step, scored by this single alignment."""
     batch, lens = len(lens_B), lens_B.to(f_BTJ.device)
     ids_BC = torch.full((batch, net.context), BLANK, device=f_BTJ.device)
     g_BJ = net.predict(ids_BC)[:, 0]
@@ -57,7 +59,11 @@ def greedy(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, most: int) -> list[Pa
 
 @torch.no_grad()
 def beam(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, size: int, most: int) -> list[list[Path]]:
-    """The `size` likeliest unit sequences of each utterance, best first; alignments of the same units add up (Graves)."""
+    """Return the `size` best unit sequences of each utterance, best first.
+
+    As in Graves (arXiv:1211.3711, section 2.6), the alignments of the same units that meet in a frame are merged and their
+    probabilities added.
+    """
     live = [[Path()] for _ in lens_B]
     for t in range(int(lens_B.max()) if len(lens_B) else 0):
         active = {row: live[row] for row, length in enumerate(lens_B.tolist()) if t < length}
@@ -79,13 +85,13 @@ def beam(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, size: int, most: int) -
 
 
 def _next(net: Transducer, f_PJ: Tensor, prefixes: list[tuple[int, ...]]) -> Tensor:
-    """Log probabilities [P, V] of what follows each prefix in its frame."""
+    """Return log probabilities [P, V] of the unit after each of P prefixes, given the frame's encoding."""
     last = [((BLANK,) * net.context + ids)[-net.context :] for ids in prefixes]
     return net.join(f_PJ, net.predict(torch.tensor(last, device=f_PJ.device))[:, 0]).log_softmax(-1).cpu()
 
 
 def _longer(paths: list[tuple[int, Path]], log_probs_PV: Tensor, t: int, size: int) -> dict[int, list[Path]]:
-    """The paths, by utterance, with one more unit in frame `t`: the `size` best units of each."""
+    """Return {utterance: paths with one more unit in frame `t`}, by the `size` best units after each path."""
     longer: dict[int, list[Path]] = {}
     values, units = log_probs_PV.topk(min(size, log_probs_PV.shape[1] - 1))
     for (row, path), some, names in zip(paths, values.tolist(), units.tolist(), strict=True):
@@ -96,19 +102,24 @@ def _longer(paths: list[tuple[int, Path]], log_probs_PV: Tensor, t: int, size: i
 
 
 def _add(done: dict[tuple[int, ...], Path], path: Path) -> None:
-    """Keep a path, or add its probability to that of the one with the same units; the better one's frames stay."""
-    if (other := done.get(path.ids)) is not None:
+    """Add a path to `done`; one with the same units is merged with it, and the frames of the better one are kept."""
+    other = done.get(path.ids)
+    if other is not None:
+        # log(e^a + e^b) = max + log(1 + e^(min - max)), which cannot overflow
         high, low = max(path.score, other.score), min(path.score, other.score)
         path = max(path, other, key=lambda p: p.best)._replace(score=high + math.log1p(math.exp(low - high)))
     done[path.ids] = path
 
 
-def _top(paths: Sequence[Path], size: int) -> list[Path]:
+def _top(paths: Iterable[Path], size: int) -> list[Path]:
     return sorted(paths, key=lambda path: -path.score)[:size]
 
 
-def _worthy(paths: list[Path], done: Sequence[Path], size: int) -> list[Path]:
-    """The best `size` of the paths, without those that are worse than `size` others which have left the frame already."""
+def _worthy(paths: list[Path], done: Collection[Path], size: int) -> list[Path]:
+    """Return the best `size` paths, without those that score below `size` others which have left the frame already.
+
+    Such a path could only become worse, because every further step adds a log probability.
+    """
     bound = _top(done, size)[-1].score if len(done) >= size else -math.inf
     return [path for path in _top(paths, size) if path.score > bound]
 
@@ -116,35 +127,44 @@ def _worthy(paths: list[Path], done: Sequence[Path], size: int) -> list[Path]:
 def readings(
     net: Transducer, f_BTJ: Tensor, lens_B: Tensor, size: int, nbest: int, most: int, spell: Callable[[list[int]], str]
 ) -> list[list[Hypothesis]]:
-    """At most `nbest` readings of each utterance that differ in their text, best first, by greedy search for `size` 0.
+    """Return at most `nbest` readings of each utterance that differ in text, best first; `size` 0 is greedy search.
 
-    A score is log P(units | f) over all alignments, whichever the search. What greedy search finds is among a beam's
-    candidates, so that a beam's best score is never below greedy's. `spell` turns unit ids into text.
+    Every score is log P(units | f) over all alignments, whichever the search. The greedy path is among the candidates of a
+    beam, so that a beam's best score is never below that of greedy search. `spell` turns unit ids into text.
     """
-    found = [[path] for path in greedy(net, f_BTJ, lens_B, most)]
+    candidates = [[path] for path in greedy(net, f_BTJ, lens_B, most)]
     if size:
-        both = zip(beam(net, f_BTJ, lens_B, size, most), found, strict=True)
-        found = [list({path.ids: path for path in (*one, *other)}.values()) for one, other in both]
-    if not found:
-        return []
-    rows = torch.tensor([row for row, paths in enumerate(found) for _ in paths], device=f_BTJ.device)
-    ids = [torch.tensor(path.ids, dtype=torch.long) for paths in found for path in paths]
-    lens = torch.tensor([len(row) for row in ids], device=f_BTJ.device)
-    targets = pad_sequence(ids, batch_first=True).to(f_BTJ.device)
-    with torch.no_grad():
-        scores = iter(net.log_likelihood(f_BTJ[rows], lens_B.to(rows.device)[rows], targets, lens).tolist())
-    result = []
-    for paths in found:
+        for paths, better in zip(candidates, beam(net, f_BTJ, lens_B, size, most), strict=True):
+            paths[:] = {path.ids: path for path in (*better, *paths)}.values()
+    results = []
+    for paths, scores in zip(candidates, _rescore(net, f_BTJ, lens_B, candidates), strict=True):
         by_text: dict[str, Hypothesis] = {}
-        for score, path in sorted(((next(scores), path) for path in paths), key=lambda pair: -pair[0]):
+        for score, path in sorted(zip(scores, paths, strict=True), key=lambda pair: -pair[0]):
             text = spell(list(path.ids))
             by_text.setdefault(text, Hypothesis(text, score, word_times(path, spell)))
-        result.append(list(by_text.values())[:nbest])
-    return result
+        results.append(list(by_text.values())[:nbest])
+    return results
+
+
+def _rescore(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, candidates: list[list[Path]]) -> list[list[float]]:
+    """Return log P(units | f) of each path of each utterance, summed over all alignments, in one pass."""
+    rows: list[int] = []
+    ids: list[Tensor] = []
+    for row, paths in enumerate(candidates):
+        rows += [row] * len(paths)
+        ids += [torch.tensor(path.ids, dtype=torch.long) for path in paths]
+    if not ids:
+        return []
+    device = f_BTJ.device
+    targets_PL = pad_sequence(ids, batch_first=True).to(device)
+    target_lens_P = torch.tensor([len(row) for row in ids], device=device)
+    with torch.no_grad():
+        scores_P = net.log_likelihood(f_BTJ[rows], lens_B.to(device)[rows], targets_PL, target_lens_P)
+    return [part.tolist() for part in scores_P.split([len(paths) for paths in candidates])]
 
 
 def word_times(path: Path, spell: Callable[[list[int]], str]) -> tuple[tuple[str, int, int], ...]:
-    """(word, first frame, end frame): from the frame in which its first unit comes out to the one after its last's."""
+    """Return (word, first frame, end frame) of each word: from the frame of its first unit to the one after its last."""
     mark = spell([_MARK])
     words: list[tuple[str, int, int]] = []
     begin = True

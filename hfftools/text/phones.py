@@ -53,8 +53,8 @@ class Phones:
         return [(word, self._lexicon[word]) for word in words]
 
     def _by_rule(self, word: str) -> list[str]:
-        sounds = any(letter.isalnum() for letter in word)  # eSpeak NG would say "exclamation mark"
-        return Espeak().phonemes(word.lower(), self._language) if sounds else []
+        has_sound = any(letter.isalnum() for letter in word)  # eSpeak NG would say "exclamation mark"
+        return Espeak().phonemes(word.lower(), self._language or "") if has_sound else []
 
     @cached_property
     def digest(self) -> str:
