@@ -8,12 +8,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from hfftools.data.batch import Batch
 from hfftools.log import UserError, log, setup_logging
@@ -22,6 +24,7 @@ from hfftools.model import Model, check
 from hfftools.text.units import Units
 from hfftools.train import optim
 from hfftools.train.experiment import choose_precision, device_of, training_features, usable_features
+from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.shapes import random_upstream
 
 RATE_HZ = 16000
@@ -124,24 +127,27 @@ class _Stepper:
 
     def __init__(self, model: Model, batch: Batch, config: Any, steps: int, device: torch.device):
         self.model, self.batch, self.config, self.device = model.train(), batch, config, device
-        self.optimizer, self.schedule = optim.build(model, config.optim, steps)
+        self.updater = Updater(*optim.build(model, config.optim, steps), config.optim.clip)
 
     def step(self) -> float:
-        """The seconds that it takes."""
+        """Make one step and return the seconds that it took; raise UserError where it is not finite."""
         self._wait()
         start = time.monotonic()
+        try:
+            self.updater.step(self._losses(), len(self.batch.ids))
+        except NotFinite as error:
+            raise UserError(
+                f"upstream {self.config.upstream}: {error} on random weights; set train.bf16=false"
+            ) from None
+        self._wait()
+        return time.monotonic() - start
+
+    def _losses(self) -> Iterator[Tensor]:
+        """Yield the loss of the one batch, within the step, so that the forward pass is timed too."""
         seeds = self.batch.random_seeds(self.config.seed, 0)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
             loss = self.model.loss(self.batch, seeds).sum()
-        (loss / len(self.batch.ids)).backward()
-        loss.item()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-        self._wait()
-        return time.monotonic() - start
+        yield loss
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -30,6 +30,7 @@ from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
+from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 from hfftools.upstream.names import load_conformer
 
@@ -180,6 +181,7 @@ def _pretrain(exp: ExpDir, config: Any) -> None:
     optimizer = torch.optim.AdamW(modules.parameters(), config.lr, (0.9, 0.98), weight_decay=config.weight_decay)
     rise = shape(Group(schedule="cosine", warmup=config.warmup), config.steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rise)
+    updater = Updater(optimizer, schedule, config.clip)
     step = epoch = position = 0
     if exp.state.exists():
         state = read_state(exp.state)
@@ -214,13 +216,10 @@ def _pretrain(exp: ExpDir, config: Any) -> None:
             batches = _batches(task.corpus.lens, config, epoch)
         torch.manual_seed(config.seed + step)
         loss, accuracy, seconds = task.loss(batches[position], step)
-        if not torch.isfinite(loss):
-            raise UserError(f"{exp.root}: the loss is {loss.item()} at step {step}; lower lr (now {config.lr})")
-        loss.backward()
-        nn.utils.clip_grad_norm_(modules.parameters(), config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
+        try:
+            updater.step([loss])
+        except NotFinite as error:
+            raise UserError(f"{exp.root}: {error} at step {step}; lower lr (now {config.lr})") from None
         step, position = step + 1, position + 1
         bar.update()
         sums += (loss.item(), accuracy, seconds, 1)

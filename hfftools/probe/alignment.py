@@ -28,6 +28,7 @@ from hfftools.text import ctm
 from hfftools.text.ctm import Span
 from hfftools.text.phones import Phones
 from hfftools.train.optim import Group, shape
+from hfftools.train.update import NotFinite, Updater
 
 KINDS = ("phones", "words")
 SETTINGS = 2  # goes up with every change here that moves a span
@@ -39,6 +40,7 @@ OFFSET_S = (
 CLOSURE_FRAMES = 5  # between words, silence of up to 100 ms is a stop's closure, and longer a pause
 PRIOR_POWER, PRIOR_RATE = 0.5, 0.05  # of the label prior that scores are divided by; of its running mean, a batch
 ROUNDS = (("ctc", 300, 3e-3), ("frames", 100, 2e-3), ("frames", 100, 2e-3))  # criterion, updates, peak learning rate
+MAX_NORM = 5.0  # of the gradient
 BATCH_S, BATCHES = 40.0, 8  # seconds a batch, and fewer where the speech would not fill so many
 HEARD_S = 4 * 3600.0  # of the training set are learned from at most, and held in memory at 115 MB an hour
 
@@ -228,6 +230,7 @@ def _train(speech: Speech, labels: _Labels, front: LogMel, seed: int, device: to
             ]
         optimizer = torch.optim.AdamW(model.parameters(), lr)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, shape(Group(lr=lr), updates))
+        updater = Updater(optimizer, schedule, MAX_NORM)
         model.train()
         for rows in islice(batches, updates):
             x_BTF, lens_B = pad_batch([x[row] for row in rows])
@@ -239,11 +242,10 @@ def _train(speech: Speech, labels: _Labels, front: LogMel, seed: int, device: to
             else:
                 losses_B = ctc_loss(model.scores(log_probs_BTU), lens_B, targets_BL, target_lens_B.to(device))
                 loss = (losses_B / target_lens_B.to(device)).mean()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            schedule.step()
+            try:
+                updater.step([loss])
+            except NotFinite as error:
+                raise UserError(f"alignment: {error}; look for audio that does not fit its transcript") from None
             model.prior_U.lerp_(log_probs_BTU.detach()[valid_BT].exp().mean(0), PRIOR_RATE)
             bar.update()
     bar.close()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hfftools.data.batch import Batch
 from hfftools.log import log
 from hfftools.train.optim import Group, shape
+from hfftools.train.update import NotFinite, Updater
 
 
 class Question(Protocol):
@@ -43,7 +44,6 @@ class Probe:
     """One layer's head with all that trains it."""
 
     def __init__(self, make: Callable[[], nn.Module], config: Any, seed: int, steps: int, device: torch.device):
-        self.clip = config.clip
         self._cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(self._cuda):
             torch.manual_seed(seed)
@@ -51,6 +51,7 @@ class Probe:
             self._keep_random()
         self.optimizer = torch.optim.AdamW(self.head.parameters(), config.lr)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, shape(Group(lr=config.lr), steps))
+        self.updater = Updater(self.optimizer, self.schedule, config.clip)
 
     def _keep_random(self) -> None:
         self.random = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda)]
@@ -64,19 +65,6 @@ class Probe:
                 torch.cuda.set_rng_state(self.random[1], device)
             yield
             self._keep_random()
-
-    def step(self, loss: Tensor) -> bool:
-        """One update; false, and none, where the loss or its gradient is not finite."""
-        if not torch.isfinite(loss):
-            return False
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.clip)
-        if not torch.isfinite(norm):
-            return False
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-        return True
 
     def state_dict(self) -> dict:
         parts = {key: getattr(self, key).state_dict() for key in ("head", "optimizer", "schedule")}
@@ -111,10 +99,13 @@ class Probes:
             if loss is None:
                 return {}
             losses[layer] = loss.item()
-            if not probe.step(loss):
+            try:
+                # an updater for each layer, not one for all: one clipping of all heads together would let a layer of
+                # large gradients shrink the steps of the others, and one that diverges would stop them
+                probe.updater.step([loss])
+            except NotFinite as error:
                 self.diverged.append(layer)
-                what = f"the loss is {loss.item():.3g}, it or its gradient is not finite"
-                log.warning(f"layer {layer}, {self.question.name}: {what}; this probe is given up, the others go on")
+                log.warning(f"layer {layer}, {self.question.name}: {error}; this probe is given up, the others go on")
         return losses
 
     @torch.no_grad()

@@ -9,11 +9,13 @@ weights are those that one process would have got. The first one writes the file
 """
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
 import torch
+from torch import Tensor
 
 from hfftools import dist, score
 from hfftools.data.batch import Batch, Speech, plan
@@ -24,6 +26,7 @@ from hfftools.model import Model
 from hfftools.nn.precision import check_bf16
 from hfftools.train import checkpoint, evaluate, optim
 from hfftools.train.history import Diverged, History, told
+from hfftools.train.update import NotFinite, Updater
 
 
 @dataclass
@@ -60,6 +63,7 @@ class Loop:
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
         self.steps = sum(-(-n // every) for n in counts)
         self.optimizer, self.schedule = optim.build(model, config.optim, self.steps)
+        self.updater = Updater(self.optimizer, self.schedule, config.optim.clip)
         self.epoch, self.position, self.history = 0, 0, History(exp)
         self.sums = {"loss": 0.0, "utterances": 0, "grad_norm": 0.0, "steps": 0, "audio": 0.0, "seconds": 0.0}
         before = self._restore() if exp.state.exists() else None
@@ -129,42 +133,33 @@ class Loop:
 
     def _step(self, group: list[list[int]], batches: list[Batch]) -> None:
         """One update from a group of batches, of utterance numbers; `batches` are those of it that fell to this process."""
-        start, loss_sum = time.monotonic(), 0.0
+        start = time.monotonic()
         count = sum(map(len, group))
         self.model.hold(self.schedule.last_epoch < self.config.optim.upstream.freeze_steps)
-        for offset, batch in zip(dist.deal(range(len(group))), batches, strict=True):
+        try:
+            # one mean over all utterances of the step, so that each counts alike however batches and processes split them
+            step = self.updater.step(self._losses(range(len(group)), batches), count)
+        except NotFinite as error:
+            raise Diverged(f"{self.exp.root}: {error} in epoch {self.epoch + 1}; {_ADVICE}") from None
+        seconds, audio = (time.monotonic() - start) / dist.world(), sum(batch.seconds for batch in batches)
+        loss_sum, seconds, audio = dist.total(step.loss_sum, seconds, audio)
+        # the same for all processes, or train.minutes would end them at different steps
+        self.ledger.add(audio, seconds)
+        more = {"loss": loss_sum, "utterances": count, "grad_norm": step.grad_norm, "steps": 1}
+        more |= {"audio": audio, "seconds": seconds}
+        self.sums = {key: value + more[key] for key, value in self.sums.items()}
+
+    def _losses(self, offsets: Sequence[int], batches: list[Batch]) -> Iterator[Tensor]:
+        """Yield the summed loss of each batch of this process; its random numbers follow from its place in the epoch."""
+        for offset, batch in zip(dist.deal(offsets), batches, strict=True):
             torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
             seeds = batch.random_seeds(self.config.seed, self.epoch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):
                 loss_B = self.model.loss(batch.to(self.device), seeds)
-            loss = loss_B.sum()
             self._check_finite(loss_B, batch)
-            (loss / count).backward()
-            loss_sum += loss.item()
-        parameters = [p for part in self.optimizer.param_groups for p in part["params"]]
-        dist.add_gradients(parameters)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optim.clip).item()
-        if not norm < float("inf"):
-            raise Diverged(f"{self.exp.root}: the gradient is not finite in epoch {self.epoch + 1}; {_ADVICE}")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.schedule.step()
-        seconds, audio = (time.monotonic() - start) / dist.world(), sum(batch.seconds for batch in batches)
-        loss_sum, seconds, audio = dist.total(loss_sum, seconds, audio)
-        self.ledger.add(
-            audio, seconds
-        )  # the same for all processes, or train.minutes would end them at different steps
-        step = {
-            "loss": loss_sum,
-            "utterances": count,
-            "grad_norm": norm,
-            "steps": 1,
-            "audio": audio,
-            "seconds": seconds,
-        }
-        self.sums = {key: value + step[key] for key, value in self.sums.items()}
+            yield loss_B.sum()
 
-    def _check_finite(self, loss_B: torch.Tensor, batch: Batch) -> None:
+    def _check_finite(self, loss_B: Tensor, batch: Batch) -> None:
         if torch.isfinite(loss_B).all():
             return
         row = int((~torch.isfinite(loss_B)).nonzero()[0])
