@@ -30,7 +30,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("hfftools", "conf", "egs", "tests", "utils", "setup.cfg", "pyproject.toml", "README.md", "CONTRIBUTING.md")
 # Outside packages are loaded once, in the process from which each run is forked: loading them takes longer than most tests.
-PRELOADED = "torch torchaudio transformers sklearn.cluster jiwer omegaconf sentencepiece soundfile kaldiio pytest scipy.stats"
+PRELOADED = (
+    "torch torchaudio transformers sklearn.cluster jiwer omegaconf sentencepiece soundfile kaldiio pytest scipy.stats"
+)
 OUTCOMES = {0: "SURVIVED", 1: "caught"}  # by pytest's exit status; anything else did not get as far as a test
 
 
@@ -71,7 +73,7 @@ def read_faults() -> list[Fault]:
 
 
 def _run_tests(tree: str, tests: tuple[str, ...], log: str) -> None:
-    """Run in a process of its own: leave with the exit status of pytest on these tests of the tree, stopping at the first."""
+    """Leave the process with the exit status of pytest on these tests of the tree, which stop at the first failure."""
     os.setsid()  # a group, so that whatever the tests start is ended with them
     for number in (1, 2):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
@@ -99,9 +101,10 @@ def _with_fault(fault: Fault, tree: Path):
 
 def try_one(fault: Fault, trees: queue.Queue, timeout: float, unplanted: bool) -> tuple[str, float]:
     """Return what became of a fault, and the seconds that it took."""
-    if fault.planted(ROOT) is None:
-        return "does not apply", 0.0
     tree, start = trees.get(), time.monotonic()
+    if fault.planted(tree) is None:
+        trees.put(tree)
+        return "does not apply", 0.0
     clean = Fault(0, "", "", fault.file, (), fault.old, fault.old)
     with _with_fault(clean if unplanted else fault, tree):
         process = get_context("forkserver").Process(
@@ -133,7 +136,9 @@ def main() -> int:
     parser.add_argument("which", nargs="*", help="rooms, numbers, or first-last; all where none is named")
     parser.add_argument("--jobs", type=int, default=2, help="faults at a time")
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds after which a fault hangs")
-    parser.add_argument("--unplanted", action="store_true", help="run the same tests without the faults: all must survive")
+    parser.add_argument(
+        "--unplanted", action="store_true", help="run the same tests without the faults: all must survive"
+    )
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     args = parser.parse_args()
     faults = chosen(read_faults(), args.which)

@@ -1,13 +1,16 @@
 """Check that every fault of tests/faults still applies, so that the list cannot rot; tests/mutants.py runs them."""
 
 import pytest
+
 from mutants import ROOT, read_faults
 
 
 @pytest.mark.parametrize("fault", read_faults(), ids=lambda fault: f"{fault.number}-{fault.room}")
 def test_the_fault_applies_and_names_tests_that_are_there(fault):
     text = fault.planted(ROOT)
-    assert text is not None, f"{fault.file}: not once '{fault.old}'; correct tests/faults/{fault.room}.txt: {fault.says}"
+    assert (
+        text is not None
+    ), f"{fault.file}: not once '{fault.old}'; correct tests/faults/{fault.room}.txt: {fault.says}"
     assert fault.new != fault.old and fault.tests
     compile(text, fault.file, "exec")  # a fault that is no Python shows nothing
     for test in fault.tests:

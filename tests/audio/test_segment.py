@@ -80,3 +80,9 @@ def test_nothing_comes_of_silence(seconds):
 
 def test_a_recording_of_less_than_a_frame_is_one_piece():
     assert len(spans(noise(0.005, 0.1))) == 1
+
+
+def test_without_any_pause_a_piece_is_cut_where_it_is_quietest():
+    """Cut in the 0.2 s that are 4 dB below the rest: too loud for a pause."""
+    found = spans(recording((7.0, 0.1), (0.2, 0.063), (6.0, 0.1)), max_s=10.0)
+    assert len(found) == 2 and 7.0 < found[0][1] < 7.2

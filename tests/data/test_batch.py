@@ -53,3 +53,14 @@ def test_masks_follow_the_utterance_and_not_its_batch():
     assert 0.2 < masked.mean() < 1.0
     assert not torch.equal(masked, spec_augment(x_BTF, lens_B, [(0, 2, s[2]) for s in seeds], config))
     assert spec_augment(x_BTF, lens_B, seeds, Config(time_masks=0, channel_masks=0)).eq(1).all()
+
+
+def test_without_a_seed_the_longest_utterances_come_first():
+    assert plan([1.0, 5.0, 3.0, 4.0], 5.0) == [[1], [3], [2], [0]]
+
+
+def test_an_utterance_has_its_random_numbers_whatever_its_batch(corpus):
+    data = Speech(datadir.read(corpus / "train"), None)
+    (whole,), (part,) = data.batches([[0, 1, 2]]), data.batches([[2]])
+    assert whole.random_seeds(3, 4)[2] == part.random_seeds(3, 4)[0]
+    assert len(set(whole.random_seeds(3, 4))) == 3 and whole.random_seeds(3, 5)[0] != whole.random_seeds(3, 4)[0]

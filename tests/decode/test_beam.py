@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,3 +180,12 @@ def test_labels():
     labels[("search.name=beam", "search.tag=mine")] = "mine"
     for words, label in labels.items():
         assert configure([], list(words)).label == label
+
+
+def test_the_grammar_takes_part_in_what_a_narrow_beam_keeps():
+    """Keep one prefix of `b` with 0.6 and `a` with 0.39, where the grammar gives `a` a bonus of 1 nat."""
+    grammar = SimpleNamespace(start=None, step=lambda state, unit: (None, float(unit == 1)), finish=lambda state: 0.0)
+    log_probs_TU = torch.tensor([[0.01, 0.39, 0.6], [0.98, 0.01, 0.01]]).log()
+    ((ids, score),) = beam.search(log_probs_TU, grammar, 1, 3)
+    # 0.39 · (blank 0.98 + held 0.01)
+    assert ids == [1] and score == pytest.approx(math.log(0.39 * 0.99) + 1.0, abs=1e-5)

@@ -98,3 +98,17 @@ def test_over_units(tmp_path):
     lm.check_units(model, made)
     with pytest.raises(UserError, match="hff-lm --units"):
         lm.check_units(model, units.train("char", ["xyz"], None, tmp_path / "other"))
+
+
+def test_discounts_are_those_of_chen_and_goodman():
+    """Check D_k = k - (k + 1) Y n_(k+1) / n_k with Y = n_1 / (n_1 + 2 n_2), over 20, 8, 5 and 2 counts of 1 to 4."""
+    y = 20 / (20 + 2 * 8)
+    wanted = (1 - 2 * y * 8 / 20, 2 - 3 * y * 5 / 8, 3 - 4 * y * 2 / 5)
+    assert ngram._discounts([1] * 20 + [2] * 8 + [3] * 5 + [4] * 2) == pytest.approx(wanted)
+
+
+def test_perplexity_is_over_words_and_ends_of_sentences(tmp_path):
+    model, logs = ngrams(ngram.make(TEXTS, 2, None, tmp_path)), []
+    for word, history in (("a", []), ("b", ["a"]), ("</s>", ["a", "b"]), ("d", []), ("</s>", ["d"])):
+        logs.append(model.score(after(model, history), word)[1])
+    assert model.perplexity([["a", "b"], ["d"]])[0] == pytest.approx(math.exp(-sum(logs) / 5), rel=1e-5)

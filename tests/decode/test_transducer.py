@@ -135,3 +135,16 @@ def test_words_are_parted_where_units_say_so():
 
 def test_no_utterance_gives_no_reading():
     assert readings(network(0), torch.zeros(0, 3, 8), torch.zeros(0).long(), 2, 1, 3, spell) == []
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_a_score_is_the_likelihood_over_all_alignments_whichever_the_search(size):
+    net = network(1, blank=1.0)
+    f_BTJ, lens_B = random_frames(1, 6)
+    (found,) = readings(net, f_BTJ, lens_B, size, 1, 3, lambda ids: " ".join(map(str, ids)))
+    ids = [int(word) for word in found[0].text.split()]
+    assert ids, "something comes out"
+    with torch.no_grad():
+        wanted = net.log_likelihood(f_BTJ, lens_B, torch.tensor([ids]), torch.tensor([len(ids)])).item()
+    assert found[0].score == pytest.approx(wanted, abs=1e-4)
+    assert greedy(net, f_BTJ, lens_B, 3)[0].score < wanted - 1e-3, "one alignment has less"

@@ -151,3 +151,11 @@ def test_a_frozen_upstream_costs_its_forward_pass_alone(model, batch):
         assert backward - cached["backward_flops_per_s"] > 0.5 * upstream  # it is that small: its front end is frozen
     else:
         assert backward == cached["backward_flops_per_s"]
+
+
+def test_operations_are_those_of_a_second_of_audio(model, batch):
+    once, slower = flops.count(model, batch), flops.count(model, replace(batch, seconds=4 * batch.seconds))
+    assert {key: 4 * value for key, value in slower.items()} == pytest.approx(once)
+    per_s = [flops.count_upstream(model, seconds)["upstream_forward_flops_per_s"] for seconds in (2.0, 4.0)]
+    # the attention alone grows faster than the frames
+    assert per_s[0] < per_s[1] < 1.2 * per_s[0]

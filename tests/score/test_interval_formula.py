@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from hfftools import score
-from hfftools.score.compare import chance
+from hfftools.score.compare import chance, compare
 from hfftools.score.counts import Counts, align, count, interval
+from hfftools.score.counts import score as counts_score
+from hfftools.score.folder import Decoded
 
 RESAMPLES = 20_000
 
@@ -80,3 +82,23 @@ def test_word_error_rate_is_substitutions_deletions_and_insertions_over_words():
 def test_rate_exceeds_one_where_insertions_do():
     found = Counts("WER", 3, words=5, correct=2, substitutions=2, deletions=1, insertions=4, wrong_sentences=3)
     assert found.rate == pytest.approx((2 + 1 + 4) / 5)
+
+
+def test_a_sentence_with_one_error_is_wrong():
+    assert count("wer", align([["a", "b"], ["c"], ["d"]], [["a", "x"], ["c"], ["d"]])).wrong_sentences == 1
+
+
+def test_the_interval_over_speakers_is_that_of_their_sums():
+    words, speakers = [3, 4, 5, 6, 7, 8], ["ann", "ann", "bob", "bob", "cem", "cem"]
+    hyps = [["w"] * n if n % 2 else ["x", *["w"] * (n - 1)] for n in words]
+    found = counts_score("wer", align([["w"] * n for n in words], hyps), speakers)
+    wanted = interval(np.array([1, 1, 1]), np.array([7, 11, 15]))
+    assert (found.speaker_low, found.speaker_high) == wanted != (found.low, found.high)
+
+
+def test_better_and_worse_are_the_second_system_s(tmp_path):
+    refs = ["a b", "c d", "e f", "g h"]
+    first = Decoded(tmp_path, list("1234"), ["ann"] * 4, refs, ["x b", "x y", "e f", "g h"])
+    second = Decoded(tmp_path, list("1234"), ["ann"] * 4, refs, ["a b", "c y", "e x", "g h"])
+    found = compare(first, second)
+    assert (found.better, found.worse, found.errors_first, found.errors_second) == (2, 1, 3, 2)

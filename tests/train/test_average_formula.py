@@ -48,3 +48,10 @@ def test_whole_numbers_are_those_of_the_first_file(tmp_path):
     states = [{"weight": torch.full((2,), float(n)), "batches": torch.tensor(n)} for n in (4, 6, 11)]
     found = checkpoint.average(saved(tmp_path, states))
     assert found["batches"].item() == 4 and found["weight"].tolist() == [7.0, 7.0]
+
+
+def test_the_average_is_taken_in_double_precision(tmp_path):
+    """Average 1e8, 1 and -1e8: their sum in single precision is 0, since 1e8 + 1 has more digits than a float32."""
+    states = [{"weight": torch.full((2,), value)} for value in (1e8, 1.0, -1e8)]
+    found = checkpoint.average(saved(tmp_path, states))["weight"]
+    assert found.dtype == torch.float32 and found.tolist() == pytest.approx([1 / 3] * 2, rel=1e-6)

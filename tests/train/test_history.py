@@ -15,7 +15,7 @@ from hfftools.infer.bank import Bank
 from hfftools.probe.plot import training_curves
 from hfftools.text import units
 from hfftools.train import checkpoint, evaluate, experiment, job
-from hfftools.train.history import History, told
+from hfftools.train.history import Diverged, History, told
 
 
 def records(*errors: tuple[float, float]) -> list[dict]:
@@ -88,3 +88,13 @@ def test_epochs_and_search_weights_are_chosen_by_what_the_dev_set_can_tell(
     assert search_weights.weigh(exp, config, search, Bank().add(exp.root)).lm_weight == (0.3, 0.6)[best]
     (record,) = json.loads(exp.search.read_text())
     assert record["metric"] == metric and record["grid"][best]["dev_error"] == used["dev_error"]
+
+
+def test_a_run_is_given_up_where_all_of_the_last_epochs_are_empty_and_not_before(tmp_path):
+    history = History(
+        ExpDir(tmp_path), [{"epoch": n, "empty": share} for n, share in enumerate((1.0, 0.9, 1.0, 1.0), 1)]
+    )
+    history.check_blank(3)
+    history.check_blank(0)
+    with pytest.raises(Diverged, match="empty for 2 epochs"):
+        history.check_blank(2)

@@ -1,6 +1,9 @@
 """Learning rates: each group its own, each schedule its shape."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from hfftools.log import UserError
 from hfftools.model import Model
@@ -35,3 +38,12 @@ def test_groups_have_their_own_rates(options):
 def test_an_unknown_schedule_is_refused():
     with pytest.raises(UserError, match="'step' is not one of"):
         optim.Group(schedule="step")
+
+
+def test_inserted_parts_train_at_the_rate_of_the_fusion():
+    weights = {name: torch.nn.Parameter(torch.ones(2)) for name in ("upstream", "inserted", "fuse", "head")}
+    model = SimpleNamespace(parts=lambda: {name: [(name, weight)] for name, weight in weights.items()})
+    groups = {name: optim.Group(lr=lr) for name, lr in (("upstream", 0.1), ("fuse", 0.2), ("head", 0.3))}
+    optimizer, _ = optim.build(model, optim.Config(**groups), 100)
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert [rates[id(weight)] for weight in weights.values()] == [0.1, 0.2, 0.2, 0.3]

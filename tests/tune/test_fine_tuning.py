@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from hfftools.config import conf_file
 from hfftools.data import datadir
@@ -13,6 +14,7 @@ from hfftools.nn.attention import Prefix
 from hfftools.text import units
 from hfftools.train import checkpoint, job, optim
 from hfftools.train.experiment import configure
+from hfftools.tune import lora
 from hfftools.upstream import graft, names
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
@@ -203,3 +205,15 @@ def test_wrong_options_are_refused_in_one_line(options, method, wrong):
         config = configure([conf_file("method", method)], [*options, wrong])
         Model(config, units.load(config.data.units))
     assert "\n" not in str(caught.value)
+
+
+def test_lora_drops_what_enters_a():
+    """Check that dropout acts on x, section 4 of arXiv:2106.09685: with A and B of ones all outputs are 2 α / r Σ x kept."""
+    torch.manual_seed(0)
+    part = lora.LowRank(nn.Linear(3, 5), lora.Config(rank=4, alpha=4.0, dropout=0.5)).train()
+    with torch.no_grad():
+        part.a.fill_(1.0)
+        part.b.fill_(1.0)
+    # rank 4 times the sum of some of 2 · (1, 10, 100): one that drops a row of A would give multiples of 111
+    sums = {round(part(torch.tensor([1.0, 10.0, 100.0]))[0].item() / 8) for _ in range(200)}
+    assert sums == {0, 1, 10, 11, 100, 101, 110, 111}
