@@ -1,4 +1,4 @@
-"""The processes that torchrun starts, from the environment it gives each: who this one is, and what they do together.
+"""Work as one of the processes that torchrun starts: which one this is, and what they compute together.
 
 Without torchrun there is one process, and nothing here changes anything.
 """
@@ -20,7 +20,7 @@ from hfftools.log import UserError, log
 
 @contextmanager
 def join() -> Iterator[None]:
-    """Work as one of torchrun's processes. Only the first one logs; where one fails, it alone says why, and all end."""
+    """Work as one of torchrun's processes. Only the first one logs; if one fails, it alone reports why, and all end."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
@@ -36,8 +36,8 @@ def join() -> Iterator[None]:
         if store.add("hff/failed", 1) > 1:
             sys.exit(1)  # the first to fail says why; the others fail for want of it, or for the same reason
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun's report ends with what is in it
-            told = {"message": str(error) or type(error).__name__, "extraInfo": {"timestamp": str(int(time.time()))}}
-            Path(file).write_text(json.dumps({"message": told}))
+            report = {"message": str(error) or type(error).__name__, "extraInfo": {"timestamp": str(int(time.time()))}}
+            Path(file).write_text(json.dumps({"message": report}))
         raise
     first = is_main()
     torch_dist.destroy_process_group()
@@ -50,32 +50,32 @@ def join() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return the number of this process, from 0."""
     return torch_dist.get_rank() if torch_dist.is_initialized() else 0
 
 
 def world() -> int:
-    """How many processes there are."""
+    """Return the number of processes."""
     return torch_dist.get_world_size() if torch_dist.is_initialized() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes files."""
+    """Return whether this is the process that writes files."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """This process's number among those on its machine."""
+    """Return the number of this process among those on its machine."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def deal(items: Sequence) -> Sequence:
-    """This process's share: every n-th of the items."""
+    """Return the share of this process: every n-th item, where n is the number of processes."""
     return items[rank() :: world()]
 
 
 def collect(mine: list) -> list:
-    """One result for each item that `deal` gave in; all processes' results, in the order of the items, out."""
+    """Return the results of all processes in the order of the items; `mine` has one for each item that `deal` gave."""
     if world() == 1:
         return mine
     shares: list[list] = [[] for _ in range(world())]
@@ -84,7 +84,7 @@ def collect(mine: list) -> list:
 
 
 def total(*numbers: float) -> list[float]:
-    """The sum of each number over all processes."""
+    """Return the sum of each number over all processes."""
     if world() == 1:
         return list(numbers)
     sums = torch.tensor(numbers, dtype=torch.float64)
@@ -93,7 +93,7 @@ def total(*numbers: float) -> list[float]:
 
 
 def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Each gradient becomes its sum over all processes; one that no process has is left out."""
+    """Replace each gradient by its sum over all processes; skip a parameter that has none in any of them."""
     if world() == 1:
         return
     parameters = list(parameters)

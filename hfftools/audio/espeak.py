@@ -1,4 +1,4 @@
-"""Text in, speech or phones out: the one door to eSpeak NG; library and voices come with the espeakng-loader wheel."""
+"""Convert text to speech or phones: the one door to eSpeak NG; library and voices come with the espeakng-loader wheel."""
 
 import ctypes
 import functools
@@ -19,7 +19,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker: an eSpeak NG voice with its variant (`en-us+f2`) and a pitch, 0 to 99."""
+    """Describe a speaker: an eSpeak NG voice with its variant (`en-us+f2`), its pitch and pitch range, 0 to 99."""
 
     name: str
     pitch: int = 50
@@ -28,9 +28,9 @@ class Voice:
 
 @functools.cache  # the library holds one state a process
 class Espeak:
-    """The synthesiser. The same calls in the same order give, in a fresh process, the same samples."""
+    """Synthesise speech. In a new process, the same calls in the same order give the same samples."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lib = ctypes.CDLL(espeakng_loader.get_library_path())
         self._lib.espeak_Synth.argtypes = [
             ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
@@ -53,7 +53,7 @@ class Espeak:
         return 0
 
     def speak(self, text: str, voice: Voice, words_per_minute: int = 170) -> np.ndarray:
-        """Speech as float32 [N] in [-1, 1] at `rate_hz`; ValueError for a voice that eSpeak NG does not have."""
+        """Return speech as float32 [N] in [-1, 1] at `rate_hz`; raise ValueError if eSpeak NG does not have the voice."""
         if self._lib.espeak_SetVoiceByName(voice.name.encode()) != 0:
             raise ValueError(f"eSpeak NG has no voice {voice.name}")
         for parameter, value in ((_RATE, words_per_minute), (_PITCH, voice.pitch), (_RANGE, voice.range)):
@@ -66,9 +66,9 @@ class Espeak:
         return np.concatenate(self._chunks).astype(np.float32) / 32768.0
 
     def phonemes(self, word: str, voice: str = "en-us") -> list[str]:
-        """The phones of a word, or of any text, in IPA; a length mark or a tone belongs to its phone, stress is left out.
+        """Return the phones of a text in IPA; a length mark or a tone belongs to its phone, stress is left out.
 
-        None for text that has no sound, such as punctuation. UserError for a voice that eSpeak NG does not have.
+        Text without sound, such as punctuation, has no phones. Raise UserError if eSpeak NG does not have the voice.
         """
         if self._lib.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"eSpeak NG has no voice '{voice}'; it has en-us, en, ar, cmn, de, es, fr, hi, ru and more")

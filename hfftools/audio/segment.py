@@ -1,7 +1,7 @@
-"""The samples of a recording in blocks in, pieces [N] of at most so many seconds cut at its silences out.
+"""Cut a recording, given as blocks of samples, at its silences into pieces [N] of limited duration.
 
-Speech is told from silence by energy alone, against the quietest and the loudest of the stretch at hand, so that neither
-gain nor a steady noise matters. Whatever the length of the recording, little more than one piece of it is in memory.
+Silence is detected by energy alone, relative to the quietest and the loudest frames of the current stretch, so that neither
+gain nor steady noise matters. Little more than one piece is in memory, however long the recording is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,17 +13,22 @@ from hfftools.audio.waveform import RATE_HZ
 
 FRAME_SAMPLES = 160  # 10 ms
 SMOOTH_FRAMES = 5
-SILENT_DB = -70.0  # below full scale: a recording that never gets louder holds nothing
-RANGE_DB = 50.0  # silence counts as no further below the loudest: digital zeros would hide the room's noise
-QUIET_SHARE, QUIET_DB = 0.25, 4.0  # how far above the quietest silence reaches, in parts of the range, and at least
-MEMORY_DB = 25.0  # a stretch is loud only if it comes within this of the loudest before it
-SHORT_PAUSE_S = 0.1  # the shortest in which a piece that grows too long is cut
-MARGIN_S = 0.3  # of silence left on either side of a piece
+SILENT_DB = -70.0  # relative to full scale; a recording that is never louder has no speech
+RANGE_DB = (
+    50.0  # the quietest level counts as at most this far below the loudest: digital zeros would hide the room's noise
+)
+QUIET_SHARE, QUIET_DB = (
+    0.25,
+    4.0,
+)  # silence reaches this share of the range, and at least so many dB, above the quietest
+MEMORY_DB = 25.0  # a stretch has speech only if its loudest frame is within this of the loudest frame before it
+SHORT_PAUSE_S = 0.1  # shortest pause at which a piece that grows too long is cut
+MARGIN_S = 0.3  # silence that is kept on either side of a piece
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a recording with speech in it."""
+    """Hold a stretch of a recording that has speech in it."""
 
     start_s: float
     wav_N: np.ndarray  # float32, 16 kHz
@@ -34,10 +39,10 @@ class Piece:
 
 
 def cut(blocks: Iterable[np.ndarray], max_s: float, pause_s: float) -> Iterator[Piece]:
-    """Pieces of a recording given as blocks [N] at 16 kHz, in their order: one from each pause of `pause_s` to the next.
+    """Yield the pieces of a recording, given as blocks [N] at 16 kHz: one from each pause of `pause_s` to the next.
 
-    What would be longer than `max_s` is cut in the longest of its shorter pauses, or where it is quietest. Silence is left
-    out; nothing comes of a recording without sound.
+    A piece that would be longer than `max_s` is cut at the longest of its shorter pauses, or where it is quietest. Silence
+    is left out; a recording without sound has no pieces.
     """
     longest = max(FRAME_SAMPLES, round(max_s * RATE_HZ) // FRAME_SAMPLES * FRAME_SAMPLES)
     pending_N, begin, loudest_db = np.zeros(0, np.float32), 0, SILENT_DB  # `begin`: samples before the pending ones
@@ -66,14 +71,14 @@ def _frames(seconds: float) -> int:
 
 
 def _level_db(wav_N: np.ndarray) -> np.ndarray:
-    """Energy of each frame [T] in dB of full scale, its mean taken out (it may be an offset), over a few frames."""
+    """Return the level [T] of each frame in dB of full scale, without its mean (an offset), smoothed over a few frames."""
     wav_TN = np.pad(wav_N, (0, -len(wav_N) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
     power_T = np.pad(wav_TN.var(axis=1), SMOOTH_FRAMES // 2, mode="edge")
     return 10 * np.log10(np.convolve(power_T, np.full(SMOOTH_FRAMES, 1 / SMOOTH_FRAMES), "valid") + 1e-12)
 
 
 def _threshold_db(level_T: np.ndarray, loudest_db: float) -> float:
-    """Below this a frame is silent. Where all frames are about as loud as the loudest before, none of them is."""
+    """Return the level below which a frame is silent; if all frames are as loud as the loudest so far, none is silent."""
     highest_db = float(level_T.max())
     peak_db = max(highest_db, loudest_db - MEMORY_DB)
     floor_db = max(float(np.percentile(level_T, 5)), peak_db - RANGE_DB)
@@ -84,7 +89,7 @@ def _threshold_db(level_T: np.ndarray, loudest_db: float) -> float:
 
 
 def _next(quiet_T: np.ndarray, level_T: np.ndarray, pause_s: float, last: bool) -> tuple[int, int, int]:
-    """In frames: where the next piece starts and ends, and how much of the stretch is then done with; no piece is 0, 0."""
+    """Return, in frames, the start and end of the next piece (0, 0: none), and how much of the stretch is finished."""
     margin, frames = _frames(MARGIN_S), len(quiet_T)
     loud = np.flatnonzero(~quiet_T)
     if len(loud) == 0:
@@ -98,7 +103,7 @@ def _next(quiet_T: np.ndarray, level_T: np.ndarray, pause_s: float, last: bool) 
     if last:
         return start, min(frames, int(loud[-1]) + 1 + margin), frames
     if start > 0:
-        return 0, 0, start  # the silence before it is done with, and there is room for more
+        return 0, 0, start  # drop the silence before it, which makes room for more speech
     short = [(b, e) for b, e in pauses if e - b >= _frames(SHORT_PAUSE_S) and b >= frames // 3]
     if short:
         begin, end = max(short, key=lambda pause: pause[1] - pause[0])
@@ -109,6 +114,6 @@ def _next(quiet_T: np.ndarray, level_T: np.ndarray, pause_s: float, last: bool) 
 
 
 def _runs(true_T: np.ndarray) -> list[tuple[int, int]]:
-    """[begin, end) of each run of True."""
+    """Return [begin, end) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], true_T, [False]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Audio files and commands in, mono waveforms [N] at 16 kHz out; the one door to soundfile."""
+"""Read audio files and the output of commands as mono waveforms [N] at 16 kHz; the one door to soundfile."""
 
 import io
 import os
@@ -28,7 +28,7 @@ def _command(source: str) -> str | None:
 
 
 def exists(source: str) -> bool:
-    """Whether there is a file at `source`; a command is taken at its word."""
+    """Return whether there is a file at `source`; a command counts as there, since only running it could tell."""
     return _command(source) is not None or Path(source).is_file()
 
 
@@ -63,7 +63,7 @@ def _run(command: str) -> bytes:
 
 
 def duration_s(source: str) -> float:
-    """Seconds of a recording, as its header tells; never 0."""
+    """Return the seconds of a recording by its header; raise UserError if it cannot be read or has no samples."""
     with _open(source) as file:
         if file.frames == 0:
             raise UserError(f"audio {source}: holds no samples; replace it or drop the utterance")
@@ -71,7 +71,7 @@ def duration_s(source: str) -> float:
 
 
 def durations_s(sources: Sequence[str], what: str) -> list[float | UserError]:
-    """`duration_s` of many recordings, several at a time; in the place of one that cannot be read, why."""
+    """Return `duration_s` of many recordings, read in parallel; one that cannot be read has its UserError in its place."""
 
     def one(source: str) -> float | UserError:
         try:
@@ -84,7 +84,7 @@ def durations_s(sources: Sequence[str], what: str) -> list[float | UserError]:
 
 
 def _read(file: soundfile.SoundFile, source: str, start: int, frames: int) -> np.ndarray:
-    """Samples [N, C] from frame `start` on, N at most `frames`."""
+    """Return samples [N, C] from frame `start` on, N at most `frames`, for C channels."""
     if start >= file.frames:
         return np.zeros((0, file.channels), np.float32)
     lead = min(start, round(LEAD_S * file.samplerate))
@@ -102,9 +102,9 @@ def _broken(source: str, reason: str) -> UserError:
 
 
 def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.ndarray:
-    """Samples of [start_s, end_s) as float32 [N], channels averaged, resampled to 16 kHz; without `end_s`, to the end.
+    """Return samples of [start_s, end_s) as float32 [N], channels averaged, resampled to 16 kHz; no `end_s`: to the end.
 
-    Raises UserError where the file is missing, empty, cut short, cannot be decoded, ends before the segment does, or
+    Raise UserError if the file is missing, empty, cut short, cannot be decoded, ends before the segment does, or
     holds values that are not finite.
     """
     with _open(source) as file:
@@ -125,10 +125,10 @@ def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.nd
 
 
 def blocks(given: Path | BinaryIO, source: str, block_s: int = 30) -> Iterator[np.ndarray]:
-    """The whole of a recording as float32 [N] at 16 kHz, channels averaged, block by block; `source` names it in errors.
+    """Yield a whole recording as float32 blocks [N] at 16 kHz, channels averaged; `source` names it in errors.
 
-    The blocks side by side are what resampling it in one go would give. A path is never taken for a command. Raises
-    UserError where it cannot be opened or decoded, or holds values that are not finite.
+    The blocks put together equal the recording resampled at once. A path is never taken for a command. Raise
+    UserError if it cannot be opened or decoded, or holds values that are not finite.
     """
     with _decoder(str(given) if isinstance(given, Path) else given, source) as file:
         rate_hz = file.samplerate

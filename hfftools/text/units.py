@@ -1,6 +1,6 @@
-"""Transcripts in, units out: characters, BPE or unigram pieces, text to ids and back; the one door to sentencepiece.
+"""Learn units from transcripts (characters, BPE or unigram pieces), convert text to ids and back; the door to sentencepiece.
 
-Id 0 is the blank of CTC and id 1 an unknown character. Text is words parted by single spaces, and every character of
+Id 0 is the blank of CTC and id 1 an unknown character. Text is words separated by single spaces, and every character of
 the training text comes back as it was, whatever its script: nothing is normalised. A folder of units holds units.txt
 (`symbol id` a line, for people and other tools), units.json (what is read back) and, for pieces, sentencepiece.model.
 """
@@ -35,7 +35,7 @@ class _Escape(dict):
 
 
 class Units:
-    """An inventory of units. `symbols[id]` is a unit's readable name, free of white space and no other unit's."""
+    """Hold an inventory of units. `symbols[id]` is a unit's readable name, free of white space and no other unit's."""
 
     def __init__(self, kind: str, pieces: list[str], escapes: dict[str, str], model: bytes, made_from: dict):
         """`pieces` is the text that each id from 2 on stands for; `escapes` {character: what the model knows it as}."""
@@ -49,26 +49,26 @@ class Units:
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model) if model else None
 
     def __len__(self) -> int:
-        """How many units there are, blank and unknown among them."""
+        """Return the number of units, including blank and unknown."""
         return len(self._pieces)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text; UNKNOWN for a character, or with pieces a run of them, that the units do not cover."""
+        """Return the ids of a text; UNKNOWN for a character, or with pieces a run of them, that the units do not cover."""
         text = _single_spaced(text)
         if self._processor is None:
             return [self._ids.get(character, UNKNOWN) for character in text]
         return [id + 1 for id in self._processor.encode(text.translate(self._escape))]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of any sequence of ids, its words parted by single spaces; blanks read as nothing."""
+        """Return the text of any sequence of ids, its words separated by single spaces; blanks have no text."""
         return _single_spaced("".join(self._pieces[id] for id in ids))
 
     def starts_word(self, id: int) -> bool:
-        """Whether a unit is, or begins with, the space that parts words."""
+        """Return whether a unit is, or begins with, the space that separates words."""
         return self._pieces[id].startswith(" ")
 
     def is_space(self, id: int) -> bool:
-        """Whether a unit is nothing but that space."""
+        """Return whether a unit is nothing but that space."""
         return self._pieces[id] == " "
 
     @property
@@ -78,11 +78,11 @@ class Units:
 
     @property
     def digest(self) -> str:
-        """16 hex digits that tell these units from others."""
+        """Return 16 hex digits that identify these units."""
         return sha256(self._listing().encode() + self._model).hexdigest()[:16]
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that the units do not cover, each once, in the order met."""
+        """Return the characters of `text` that the units do not cover, each once, in order of appearance."""
         return [character for character in dict.fromkeys(_single_spaced(text)) if character not in self._known]
 
     def save(self, folder: Path | str) -> None:
@@ -105,7 +105,7 @@ def _single_spaced(text: str) -> str:
 
 
 def _symbol(piece: str, kind: str) -> str:
-    """A readable name, in which a character that cannot be seen is spelled <U+200D>.
+    """Return a readable name, in which a character that cannot be seen is spelled <U+200D>.
 
     No piece looks like that by itself: sentencepiece never joins marks, letters and digits.
     """
@@ -119,7 +119,7 @@ def _symbol(piece: str, kind: str) -> str:
 
 
 def load(folder: Path | str) -> Units:
-    """The units of a folder; UserError where a file is missing or is not as it was written."""
+    """Return the units of a folder; raise UserError if a file is missing or was changed."""
     folder = Path(folder)
     fix = "make the folder again with hff-units (stage 1 of a recipe)"
     try:
@@ -140,7 +140,7 @@ def load(folder: Path | str) -> Units:
 
 
 def make(kind: str, texts: Iterable[str], size: int | None, folder: Path | str) -> Units:
-    """`train`, unless `folder` holds whole units made from the same arguments and the same text."""
+    """Return the units in `folder` if they were made from the same arguments and text; otherwise `train` them."""
     folder, texts = Path(folder), list(texts)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; units need a folder")
@@ -231,7 +231,7 @@ def _escapes(characters: Iterable[str]) -> dict[str, str]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The words of a text, in lines of at most _LINE_CHARS characters: sentencepiece leaves out lines that are long."""
+    """Yield the words of a text in lines of at most _LINE_CHARS characters: sentencepiece leaves out lines that are long."""
     line = ""
     for word in text.split(" "):
         for start in range(0, len(word), _LINE_CHARS):
