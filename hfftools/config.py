@@ -3,16 +3,19 @@
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from hfftools.expdir import write_text
 from hfftools.log import UserError, require, suggest
+
+C = TypeVar("C")  # the dataclass of a configuration
 
 
 def plugin_names(room: str) -> list[str]:
@@ -39,13 +42,57 @@ def conf_file(kind: str, name: str) -> Path:
     return path
 
 
+class OptionError(UserError):
+    """An option of a dataclass with a value out of its range; `resolve` puts the dotted path of the part before it."""
+
+
+def at_least(part: Any, low: float, *names: str) -> None:
+    """Raise OptionError unless each option in `names` of the dataclass `part` is `low` or more, or None."""
+    for name in names:
+        value = getattr(part, name)
+        if value is not None and not value >= low:
+            raise OptionError(f"{name}: {value} is below {low}; give {low} or more")
+
+
+def above(part: Any, low: float, *names: str) -> None:
+    """Raise OptionError unless each option in `names` of the dataclass `part` is more than `low`."""
+    for name in names:
+        value = getattr(part, name)
+        if not value > low:
+            raise OptionError(f"{name}: {value} is not above {low}; give a larger number")
+
+
+def between(part: Any, low: float, high: float, *names: str) -> None:
+    """Raise OptionError unless each option in `names` of the dataclass `part` is from `low` to `high`, both included."""
+    for name in names:
+        value = getattr(part, name)
+        if not low <= value <= high:
+            raise OptionError(f"{name}: {value} is not from {low} to {high}")
+
+
+def share_below_one(part: Any, *names: str) -> None:
+    """Raise OptionError unless each option in `names`, such as a dropout, is 0 or more and below 1."""
+    for name in names:
+        value = getattr(part, name)
+        if not 0 <= value < 1:
+            raise OptionError(f"{name}: {value} is not from 0 to below 1")
+
+
+def one_of(part: Any, known: Iterable[str], *names: str) -> None:
+    """Raise OptionError unless the value of each option in `names` of the dataclass `part` is among `known`."""
+    for name in names:
+        value = getattr(part, name)
+        if value not in known:
+            raise OptionError(f"{name}: '{value}' is not one of {', '.join(known)}")
+
+
 def resolve(
-    schema: type, sources: Iterable[Path], overrides: Iterable[str], rooms: dict[str, str] | None = None
-) -> Any:
-    """Merge yaml files, then `key=value` arguments, over the dataclass `schema`; the result is checked and read-only.
+    schema: type[C], sources: Iterable[Path], overrides: Iterable[str], rooms: dict[str, str] | None = None
+) -> C:
+    """Merge yaml files, then `key=value` arguments, over the dataclass `schema`; return an instance of it.
 
     `rooms` maps a dotted key such as `fuse` to the room whose plug-in's own Config it takes, chosen by its `name`.
-    Raises UserError that names an unknown key and the known ones, or a value of the wrong type.
+    Raises UserError that names an unknown key and the known ones, or a value of the wrong type or out of its range.
     """
     parts = [(str(path), _load(path)) for path in sources]
     for word in overrides:
@@ -53,18 +100,50 @@ def resolve(
             raise UserError(f"'{word}' is not of the form key=value")
         given = f'{word}""' if word.endswith("=") else word  # nothing after the sign is an empty text
         parts.append((word, _checked(lambda given=given: OmegaConf.from_dotlist([given]), word)))
-    merged = OmegaConf.structured(schema)
+    merged = _node(schema)
     for key, room in (rooms or {}).items():
         named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
         name = next((n for n in reversed(named) if n), OmegaConf.select(merged, f"{key}.name"))
-        OmegaConf.update(merged, key, OmegaConf.structured(plugin(room, str(name)).Config), force_add=True)
+        OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
+    _open(merged)  # what was put in place as a frozen part is closed again
     for where, part in parts:
         merged = _checked(lambda merged=merged, part=part: OmegaConf.merge(merged, part), where)
         for key in rooms or {}:
             require(isinstance(merged[key], DictConfig), f"{where}: {key} takes a name and options, as in {key}.name=…")
-    OmegaConf.to_object(merged)  # the dataclasses check their ranges
-    OmegaConf.set_readonly(merged, True)
-    return merged
+    return _build(merged)
+
+
+def _node(schema: type) -> DictConfig:
+    """Return a dataclass's options and defaults as a node that can be merged into, though the dataclass is frozen."""
+    node = OmegaConf.structured(schema)
+    _open(node)
+    return node
+
+
+def _open(node: DictConfig) -> None:
+    """Take away the read-only marks that omegaconf puts on the nodes of frozen dataclasses."""
+    OmegaConf.set_readonly(node, None)
+    for part in _parts(node).values():
+        _open(part)
+
+
+def _parts(node: DictConfig) -> dict[str, DictConfig]:
+    """Return {key: node} of the nested groups of options in `node`."""
+    children = {str(key): node[key] for key in node if not OmegaConf.is_missing(node, key)}
+    return {key: child for key, child in children.items() if isinstance(child, DictConfig)}
+
+
+def _build(node: DictConfig, prefix: str = "") -> Any:
+    """Return the dataclass instance of a node; a value out of its range is named by its whole dotted key.
+
+    Inner parts are built first, so that it is the part that has the option which refuses its value.
+    """
+    for key, part in _parts(node).items():
+        _build(part, f"{prefix}{key}.")
+    try:
+        return OmegaConf.to_object(node)
+    except OptionError as error:
+        raise UserError(f"{prefix}{error}") from None
 
 
 def _load(path: Path) -> DictConfig:
@@ -96,7 +175,7 @@ def _checked(merge: Any, where: str) -> DictConfig:
         raise UserError(f"{where}: {f'{key}: ' if key else ''}{reason}") from None
 
 
-def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = ()) -> None:
+def compare_config(config: Any, path: Path, may_differ: Iterable[str] = ()) -> None:
     """Raise UserError that names every option whose value differs from the one recorded in `path`, if that file exists.
 
     Options in `may_differ` (dotted keys) do not change what is learned. An option that the file lacks was added to hff
@@ -104,7 +183,7 @@ def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = (
     """
     if not path.exists():
         return
-    old, new = flat(OmegaConf.structured(OmegaConf.get_type(config))) | flat(_load(path)), flat(config)
+    old, new = flat(type(config)()) | flat(_load(path)), flat(config)
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
     if changed:
         words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
@@ -113,35 +192,49 @@ def compare_config(config: DictConfig, path: Path, may_differ: Iterable[str] = (
         )
 
 
-def with_option(config: DictConfig, key: str, value: Any) -> DictConfig:
-    """Return a read-only copy of `config` in which the option of the dotted `key` has another value."""
-    changed = config.copy()
-    OmegaConf.set_readonly(changed, False)
-    OmegaConf.update(changed, key, value)
-    OmegaConf.set_readonly(changed, True)
-    return changed
+def with_option(config: C, key: str, value: Any) -> C:
+    """Return a copy of the dataclass `config` in which the option of the dotted `key` has another value."""
+    name, _, rest = key.partition(".")
+    changed: Any = {name: with_option(getattr(config, name), rest, value) if rest else value}
+    return replace(config, **changed)  # type: ignore[type-var]  # C has no bound that says "a dataclass"
 
 
-def recorded_option(config: DictConfig, key: str, path: Path) -> DictConfig:
+def recorded_option(config: C, key: str, path: Path) -> C:
     """Return `config` in which the option `key`, where it is `auto`, has the value that the file `path` recorded for it.
 
     A run that resumes on another machine thus keeps what was chosen when it started. Without the file nothing changes.
     """
-    if OmegaConf.select(config, key) != "auto" or not path.exists():
+    if flat(config)[key] != "auto" or not path.exists():
         return config
     recorded = OmegaConf.select(_load(path), key)
     return config if recorded is None else with_option(config, key, recorded)
 
 
-def save_config(config: DictConfig, path: Path) -> None:
+def save_config(config: Any, path: Path) -> None:
     """Write `config` to `path`; called once everything that it names has been checked."""
-    write_text(path, OmegaConf.to_yaml(config))
+    write_text(path, to_yaml(config))
+
+
+def to_yaml(options: Any) -> str:
+    """Return the yaml, as `--config` reads it, of a dataclass or of nested dictionaries."""
+    return OmegaConf.to_yaml(options)
+
+
+def parse_yaml(text: str) -> dict[str, Any]:
+    """Return {option: value} of yaml text, read as `--config` reads files: 1e-5 is a number."""
+    return OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[return-value]  # the text is a mapping
+
+
+def parse_words(words: Iterable[str]) -> dict[str, Any]:
+    """Return nested dictionaries of `key=value` arguments: {"optim": {"clip": 1.0}} of optim.clip=1.0."""
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))  # type: ignore[return-value]
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Return {dotted key: value} of a nested configuration."""
-    found: dict[str, Any] = {}
-    for key, value in (OmegaConf.to_container(config) if isinstance(config, DictConfig) else config).items():
+    """Return {dotted key: value} of a dataclass, of nested dictionaries or of a node that was read from a file."""
+    nested = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
+    options: dict[str, Any] = {}
+    for key, value in (nested if isinstance(nested, dict) else asdict(nested)).items():
         name = f"{prefix}{key}"
-        found |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
+        options |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return options

@@ -20,7 +20,7 @@ from hfftools.upstream.names import family, load_upstream, split_pair
 ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """A transfer method: what moves inside the upstream, how its layers become one stream, and what is learned on it."""
 
@@ -69,7 +69,7 @@ class Model(nn.Module):
         self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
         self.fuse = plugin("fuse", config.fuse.name).Fuse(self.dims, config.fuse)
         self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, units, config.task)
-        self.augment, self.mask = config.augment, Masking(**config.mask)
+        self.augment, self.mask = config.augment, config.mask
         self.held = False
 
     def _still(self, unreached: list[nn.Module]) -> None:

@@ -5,24 +5,24 @@ import io
 import json
 import tokenize
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hfftools.config import parse_yaml
 
 WIDTH = 40  # column at which comments start
 
 
-def show(config: DictConfig) -> str:
-    """Return all options of a resolved configuration as yaml that `--config` reads back, each with its comment."""
+def show(config: Any) -> str:
+    """Return all options of a configuration, a dataclass, as yaml that `--config` reads back, each with its comment."""
     return "\n".join(_lines(config, "")) + "\n"
 
 
-def _lines(config: DictConfig, indent: str) -> Iterator[str]:
-    comments = _comments(OmegaConf.get_type(config))
-    for key in config:
-        name, value = str(key), config[key]
+def _lines(config: Any, indent: str) -> Iterator[str]:
+    comments = _comments(type(config))
+    for name, value in (config if isinstance(config, dict) else vars(config)).items():
         comment = comments.get(name, "")
-        if isinstance(value, DictConfig):
+        if is_dataclass(value) or isinstance(value, dict) and value:
             yield _beside(f"{indent}{name}:", comment)
             yield from _lines(value, indent + "  ")
         else:
@@ -35,9 +35,9 @@ def _beside(line: str, comment: str) -> str:
 
 def _as_yaml(value: Any) -> str:
     """Return a value on one line: JSON, which yaml reads, and words without quotes where yaml takes them for words."""
-    if isinstance(value, ListConfig):
+    if isinstance(value, list):
         return "[" + ", ".join(_as_yaml(item) for item in value) + "]"
-    if isinstance(value, str) and value and OmegaConf.create(f"x: {value}\n").get("x") == value:
+    if isinstance(value, str) and value and parse_yaml(f"x: {value}\n").get("x") == value:
         return value
     return json.dumps(value, ensure_ascii=False)
 

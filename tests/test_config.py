@@ -1,22 +1,25 @@
 """Configuration: later sources win, and every mistake is named together with what would have been right."""
 
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from typing import Any
 
 import pytest
-from omegaconf.errors import ReadonlyConfigError
 
-from hfftools.config import compare_config, plugin, resolve, save_config
+from hfftools.config import compare_config, plugin, resolve, save_config, with_option
+from hfftools.decode.search import configure as search_options
 from hfftools.log import UserError
+from hfftools.pretrain.masked import configure as pretrain_options
+from hfftools.probe.job import configure as probe_options
+from hfftools.train.experiment import configure as train_options
 
 
-@dataclass
+@dataclass(frozen=True)
 class Optim:
     lr: float = 1e-3
     warmup_steps: int = 100
 
 
-@dataclass
+@dataclass(frozen=True)
 class Schema:
     optim: Optim = field(default_factory=Optim)
     epochs: int = 10
@@ -35,12 +38,12 @@ def test_later_sources_win(tmp_path):
     second = yaml(tmp_path, "optim: {lr: 0.2}\n", "b.yaml")
     config = resolve(Schema, [first, second], ["optim.warmup_steps=7", "layers=[1,2]"])
     assert (config.epochs, config.optim.lr, config.optim.warmup_steps, config.name) == (20, 0.2, 7, "fusion")
-    assert list(config.layers) == [1, 2]
+    assert config.layers == [1, 2] and isinstance(config, Schema) and isinstance(config.optim, Optim)
     assert resolve(Schema, [second, first], []).optim.lr == 0.1
 
 
 def test_the_result_is_read_only():
-    with pytest.raises(ReadonlyConfigError):
+    with pytest.raises(FrozenInstanceError):
         resolve(Schema, [], []).epochs = 3
 
 
@@ -125,3 +128,53 @@ def test_a_saved_config_resolves_to_itself(tmp_path):
 
 def test_nothing_after_the_sign_is_an_empty_text():
     assert resolve(Schema, [], ["name="]).name == ""
+
+
+BAD = {  # by command, options out of their range: each must be named by its whole dotted key
+    "hff-train": (
+        train_options,
+        ["seed=-1", "data.batch_seconds=0", "data.workers=-1", "perturb.noise_share=1.5", "optim.clip=0"]
+        + [
+            "optim.fuse.lr=-1",
+            "optim.upstream.schedule=sine",
+            "optim.head.warmup=1.1",
+            "optim.upstream.freeze_steps=-1",
+        ]
+        + ["optim.weight_decay=-1", "train.epochs=0", "train.accumulate=0", "train.average=0", "train.patience=-1"]
+        + ["train.blank_epochs=-1", "train.minutes=-1", "train.save_minutes=-1", "augment.time_masks=-1"]
+        + ["augment.channel_width=1.5", "mask.time=1.5", "task.head=rnn", "task.head_layers=0", "task.dropout=1"]
+        + ["task.name=asr_transducer task.context=0", "task.name=asr_transducer task.ctc=-1"]
+        + [
+            "tune.name=adapter_bias tune.form=input",
+            "tune.name=compacter tune.rank=0",
+            "tune.name=houlsby tune.width=-1",
+        ]
+        + ["tune.name=conv_adapter tune.block_width=-1", "tune.name=lora tune.alpha=0", "tune.name=lora tune.dropout=1"]
+        + ["tune.name=prefix tune.length=0", "fuse.join=mean", "fuse.group=1", "fuse.out_dim=-1"]
+        + ["fuse.name=grouped fuse.groups=0", "fuse.name=ladder fuse.reduction=0", "fuse.name=concat fuse.out_dim=-1"]
+        + ["fuse.name=l_adapter fuse.width=-1"],
+    ),
+    "hff-probe": (
+        probe_options,
+        ["parts=[smell]", "epochs=0", "lr=0", "frames=1", "seed=-1", "head=rnn", "head_dim=0"],
+    ),
+    "hff-pretrain": (pretrain_options, ["steps=0", "lr=0", "alpha=2", "seed=-1", "threads=-1", "bf16=2"]),
+    "hff-decode": (
+        search_options,
+        ["search.name=wide", "search.beam_size=0", "search.nbest=0", "search.beam_tokens=0"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("command", "words"), [(command, words) for command, (_, bad) in BAD.items() for words in bad])
+def test_a_value_out_of_its_range_is_named_by_its_whole_key(command, words):
+    with pytest.raises(UserError) as error:
+        BAD[command][0]([], words.split())
+    key = words.split()[-1].partition("=")[0]
+    assert str(error.value).startswith(f"{key}: ")
+
+
+def test_an_option_of_a_nested_part_can_be_replaced():
+    config = resolve(Schema, [], ["epochs=3"])
+    changed = with_option(config, "optim.lr", 0.5)
+    assert changed == resolve(Schema, [], ["epochs=3", "optim.lr=0.5"]) and config.optim.lr == 1e-3

@@ -47,6 +47,7 @@ DOORS = {
     "onnx": "infer/export.py",
     "onnxruntime": "infer/export.py",
     "sklearn": "nn/kmeans.py",
+    "omegaconf": "config.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

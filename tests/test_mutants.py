@@ -1,7 +1,6 @@
 """Check that every fault of tests/faults still applies, so that the list cannot rot; tests/mutants.py runs them."""
 
 import pytest
-
 from mutants import ROOT, read_faults
 
 

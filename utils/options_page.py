@@ -8,8 +8,6 @@ import pkgutil
 from importlib import import_module
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from hfftools.config import plugin_names, resolve
 from hfftools.corpora import prepare
 from hfftools.decode import search
@@ -43,7 +41,7 @@ def page() -> str:
         parts.append(f"## {room}: {meaning}\n")
         package = import_module(f"hfftools.{room}")
         for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-            config = OmegaConf.structured(import_module(f"hfftools.{room}.{name}").Config)
+            config = import_module(f"hfftools.{room}.{name}").Config()
             parts.append(_section(f"### {room}.name={name}", show(config)))
     parts.append("## hff-prepare: corpora with options of their own\n")
     for name in plugin_names("corpora"):

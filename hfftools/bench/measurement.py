@@ -4,6 +4,7 @@ Each measurement is a process of its own, on random weights, random audio and ra
 """
 
 import json
+import pickle
 import statistics
 import subprocess
 import sys
@@ -11,10 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from hfftools.data.batch import Batch
@@ -23,7 +22,7 @@ from hfftools.meter import flops, resources
 from hfftools.model import Model, check
 from hfftools.text.units import Units
 from hfftools.train import optim
-from hfftools.train.experiment import choose_precision, device_of, training_features, usable_features
+from hfftools.train.experiment import Config, choose_precision, device_of, training_features, usable_features
 from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.shapes import random_upstream
 
@@ -59,7 +58,7 @@ def made_up_batch(model: Model, units: Units, seconds: float, count: int) -> Bat
     )
 
 
-def measure(config: Any, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
+def measure(config: Config, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
     """What a step on `count` utterances of `seconds` costs, measured in a process of its own.
 
     Times and memory are those of `steps` steps after one to warm up, and the operations are counted after them. Where
@@ -67,12 +66,11 @@ def measure(config: Any, seconds: float, count: int, steps: int = 1, with_flops:
     the process fails.
     """
     check(config)
-    job = {"config": OmegaConf.to_container(config), "seconds": seconds, "count": count, "steps": steps}
+    job = {"config": config, "seconds": seconds, "count": count, "steps": steps, "with_flops": with_flops}
     done = subprocess.run(
         [sys.executable, "-m", "hfftools.bench.measurement"],
-        input=json.dumps({**job, "with_flops": with_flops}),
+        input=pickle.dumps(job),
         stdout=subprocess.PIPE,
-        text=True,
     )
     if done.returncode == _FAILED:
         raise UserError(json.loads(done.stdout)["error"])
@@ -85,7 +83,7 @@ def measure(config: Any, seconds: float, count: int, steps: int = 1, with_flops:
     return json.loads(done.stdout)
 
 
-def measure_here(config: Any, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
+def measure_here(config: Config, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
     """The same in this process, whose memory then counts whatever else it holds."""
     device = device_of(config.device)
     config = choose_precision(config, device)
@@ -125,7 +123,7 @@ def measure_here(config: Any, seconds: float, count: int, steps: int = 1, with_f
 class _Stepper:
     """Whole steps on one batch: forward, backward, clipping, update, as train/loop.py takes them."""
 
-    def __init__(self, model: Model, batch: Batch, config: Any, steps: int, device: torch.device):
+    def __init__(self, model: Model, batch: Batch, config: Config, steps: int, device: torch.device):
         self.model, self.batch, self.config, self.device = model.train(), batch, config, device
         self.updater = Updater(*optim.build(model, config.optim, steps), config.optim.clip)
 
@@ -155,12 +153,12 @@ class _Stepper:
 
 
 def _main() -> None:
-    """One job as JSON on standard input, its result or error as JSON on standard output."""
+    """Run the job that `measure` pickles into standard input; write its result or error, as JSON, to standard output."""
     setup_logging()
-    job = json.load(sys.stdin)
+    job = pickle.load(sys.stdin.buffer)
     with redirect_stdout(sys.stderr):
         try:
-            result, code = measure_here(**{**job, "config": OmegaConf.create(job["config"])}), 0
+            result, code = measure_here(**job), 0
         except UserError as error:
             result, code = {"error": str(error)}, _FAILED
         except torch.OutOfMemoryError as error:

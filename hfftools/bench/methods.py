@@ -7,7 +7,6 @@ import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from hfftools.bench import measurement
 from hfftools.config import conf_file
@@ -15,6 +14,7 @@ from hfftools.log import UserError, log
 from hfftools.meter import resources
 from hfftools.model import check
 from hfftools.train import experiment
+from hfftools.train.experiment import Config
 from hfftools.upstream.shapes import check_shape
 
 FULL = "full"  # the method that the others are measured against
@@ -27,12 +27,12 @@ def known_methods() -> list[str]:
     return sorted(path.stem for path in conf_file("method", FULL).parent.glob("*.yaml"))
 
 
-def configure(words: list[str], files: list[Path], overrides: list[str]) -> dict[str, Any]:
+def configure(words: list[str], files: list[Path], overrides: list[str]) -> dict[str, Config]:
     """{method as spelled: its configuration}; UserError for a method or an option that there is not."""
     return {word: _configure(word, files, overrides) for word in dict.fromkeys(words)}
 
 
-def _configure(word: str, files: list[Path], overrides: list[str]) -> Any:
+def _configure(word: str, files: list[Path], overrides: list[str]) -> Config:
     name, _, own = word.partition(":")
     options = re.split(r",(?![^\[]*\])", own) if own else []  # not at the commas of a list such as fuse.layers=[2,4]
     config = experiment.configure([conf_file("method", name), *files], [*overrides, *options])
@@ -40,7 +40,7 @@ def _configure(word: str, files: list[Path], overrides: list[str]) -> Any:
     return experiment.choose_precision(config, experiment.device_of(config.device))
 
 
-def account(configs: dict[str, Any], seconds: float, count: int) -> list[str]:
+def account(configs: dict[str, Config], seconds: float, count: int) -> list[str]:
     """All but the times, as a table: one step of each method, and the count of its operations."""
     rows = []
     for config in configs.values():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hfftools.audio.waveform import durations_s
+from hfftools.config import at_least
 from hfftools.corpora import unpacking
 from hfftools.corpora.subset import hold_out, round_robin
 from hfftools.corpora.unpacking import WHERE
@@ -21,7 +22,7 @@ CHUNK = 2000  # clips whose headers are read together, before asking whether the
 SHOWN = 3  # rejected rows that the log names for each reason
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Configure which part of a release is taken, and how its transcripts are normalised."""
 
@@ -35,7 +36,7 @@ class Config:
     )  # how transcripts are normalised; language: empty is the release's own
 
     def __post_init__(self):
-        require(self.hours >= 0 and self.dev_hours >= 0, "hours and dev_hours are 0, for all, or more")
+        at_least(self, 0, "hours", "dev_hours")  # 0 is for all
         require(0 <= self.min_s < self.max_s, f"min_s: {self.min_s} is not from 0 to below max_s, {self.max_s}")
 
 

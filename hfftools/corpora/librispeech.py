@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfftools.audio.waveform import durations_s
+from hfftools.config import one_of
 from hfftools.corpora.download import fetch
 from hfftools.data.datadir import Utterance
-from hfftools.log import UserError, log, require, suggest
+from hfftools.log import UserError, log, suggest
 
 SUFFIXES = ("flac", "wav", "opus")
 MINI = ("train-clean-5", "dev-clean-2")
@@ -46,7 +47,7 @@ LIBRILIGHT_SUM = "sha256:5d1efdc777b548194d7e09ba89126e2188026df9fd57aa57eb14408
 LIBRILIGHT = {"10min": ["1h/0/*"], "1h": ["1h/*/*"], "10h": ["1h/*/*", "9h/*"]}  # folders that hold speaker/chapter
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Configure which parts of LibriSpeech are read."""
 
@@ -55,8 +56,8 @@ class Config:
     librilight: str = ""  # Libri-Light's small training set 10min, 1h or 10h, as train_10min, …; empty: none
 
     def __post_init__(self):
-        known = ", ".join(LIBRILIGHT)
-        require(self.librilight in ("", *LIBRILIGHT), f"librilight: '{self.librilight}' is not one of {known}")
+        if self.librilight:
+            one_of(self, LIBRILIGHT, "librilight")
 
 
 def archives(config: Config) -> dict[str, str]:

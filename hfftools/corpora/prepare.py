@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from hfftools.config import plugin, resolve
 from hfftools.corpora.download import fetch
 from hfftools.data import datadir
@@ -44,10 +42,8 @@ def prepare(
     module = plugin("corpora", corpus)
     if source is None:
         options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
-    node = configure(corpus, options)
-    config: list[Any] = (
-        [] if node is None else [OmegaConf.to_object(node)]
-    )  # the last argument, if any, of the module's functions
+    options_of_corpus = configure(corpus, options)
+    config: list[Any] = [] if options_of_corpus is None else [options_of_corpus]  # the functions' last argument, if any
     done_file = out / f".{corpus}.json"
     wanted: dict[str, Any] = {"source": str(source.resolve()) if source else None, "limit": limit}
     wanted["options"] = asdict(config[0]) if config else {}

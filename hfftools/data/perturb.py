@@ -16,12 +16,13 @@ import torch
 import torchaudio
 
 from hfftools.audio import waveform
+from hfftools.config import between
 from hfftools.data import datadir, noise
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError, log, progress, require
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Configure the perturbation of training waveforms; by default they are unchanged."""
 
@@ -32,7 +33,7 @@ class Config:
 
     def __post_init__(self):
         _check_speeds(self.speeds, "perturb.speeds")
-        require(0 <= self.noise_share <= 1, f"perturb.noise_share: {self.noise_share} is not from 0 to 1")
+        between(self, 0, 1, "noise_share")
         unused = bool(self.noise) and self.noise_share == 0
         require(
             not unused,

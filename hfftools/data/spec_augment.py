@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hfftools.log import require
+from hfftools.config import at_least, between
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Configure SpecAugment."""
 
@@ -23,9 +23,8 @@ class Config:
     channel_width: float = 0.1  # maximum width of a channel mask, as a share of the channels
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            require(value >= 0, f"augment.{name}: {value} is below 0")
-        require(max(self.time_width, self.channel_width) <= 1, "augment: a width is a share, at most 1")
+        at_least(self, 0, "time_masks", "channel_masks")
+        between(self, 0, 1, "time_width", "channel_width")  # shares of frames and channels
 
 
 def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], config: Config) -> Tensor:
@@ -45,7 +44,7 @@ def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], 
     return x_BTF * keep_BTF
 
 
-@dataclass
+@dataclass(frozen=True)
 class Masking:
     """Configure the masking before the upstream's first block (wav2vec 2.0; Baevski et al., arXiv:2006.11477)."""
 
@@ -55,8 +54,7 @@ class Masking:
     band: float = 0.083  # width of a band, as a share of the channels
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            require(0 <= value <= 1, f"mask.{name}: {value} is not from 0 to 1")
+        between(self, 0, 1, *vars(self))
 
     @property
     def wanted(self) -> bool:

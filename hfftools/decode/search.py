@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hfftools.config import resolve
+from hfftools.config import at_least, one_of, resolve
 from hfftools.log import require
 
 NAMES = ("greedy", "beam")
 CTC_BEAM, TRANSDUCER_BEAM = 32, 4  # beam sizes where none is given
 
 
-@dataclass
+@dataclass(frozen=True)
 class Search:
     """Configure the search."""
 
@@ -29,11 +29,8 @@ class Search:
     tag: str = ""  # ends the name of the decoded set's folder in place of beam, beam_lm …
 
     def __post_init__(self):
-        require(self.name in NAMES, f"search.name: '{self.name}' is not one of {', '.join(NAMES)}")
-        for key in ("beam_size", "beam_tokens", "nbest"):
-            require(
-                getattr(self, key) is None or getattr(self, key) >= 1, f"search.{key}: {getattr(self, key)} is below 1"
-            )
+        one_of(self, NAMES, "name")
+        at_least(self, 1, "beam_size", "beam_tokens", "nbest")
         narrow = self.beam_size is not None and self.nbest > self.beam_size
         require(not narrow, f"search.nbest: {self.nbest} is more than search.beam_size, {self.beam_size}")
         require("/" not in self.tag, f"search.tag: '{self.tag}' is part of a folder's name and takes no slash")
@@ -50,7 +47,7 @@ class Search:
         return self.tag or ("" if self.name == "greedy" else "_".join(part for part in parts if part))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Root:
     """Hold the part `search` of a configuration."""
 
@@ -59,7 +56,4 @@ class Root:
 
 def configure(sources: Iterable[Path], overrides: Iterable[str]) -> Search:
     """Merge yaml files (their part `search`), then `search.key=value` arguments, over the defaults."""
-    from omegaconf import OmegaConf
-
-    options: Any = OmegaConf.to_object(resolve(Root, sources, overrides).search)
-    return options
+    return resolve(Root, sources, overrides).search

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.log import require
+from hfftools.config import at_least
 from hfftools.nn.widths import first_width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "concat"
     layers: Any = "all"  # all, blocks, last, or a list of layer numbers
     out_dim: int = 0  # F; 0: the first layer's width
 
     def __post_init__(self):
-        require(self.out_dim >= 0, f"fuse.out_dim: {self.out_dim} is below 0")
+        at_least(self, 0, "out_dim")
 
 
 class Fuse(nn.Module):

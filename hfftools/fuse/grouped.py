@@ -10,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfftools.config import at_least
 from hfftools.log import require
 from hfftools.nn.layer_sum import weighted_sum
 from hfftools.nn.widths import one_width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "grouped"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     groups: int = 3  # of neighbouring layers, as even as can be
 
     def __post_init__(self):
-        require(self.groups >= 1, f"fuse.groups: {self.groups} is below 1")
+        at_least(self, 1, "groups")
 
 
 class Fuse(nn.Module):

@@ -16,7 +16,7 @@ from hfftools.nn.widths import one_width
 KERNEL, STRIDE, PADDING = 5, 3, 2
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "hconv"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers

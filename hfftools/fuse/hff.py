@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfftools.config import at_least, one_of
 from hfftools.log import UserError, require
 from hfftools.nn.layer_sum import LayerSum
 from hfftools.nn.mask import valid_mask
 from hfftools.nn.widths import first_width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "hff"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
@@ -36,11 +37,9 @@ class Config:
     residual: bool = True  # add the weighted sum of the layers, which is the initial output
 
     def __post_init__(self):
-        require(
-            self.join in ("concat", "add", "weighted"), f"fuse.join: '{self.join}' is not one of concat, add, weighted"
-        )
-        require(self.group >= 2, f"fuse.group: {self.group} is below 2")
-        require(self.width >= 0, f"fuse.width: {self.width} is below 0")
+        one_of(self, ("concat", "add", "weighted"), "join")
+        at_least(self, 2, "group")
+        at_least(self, 0, "width", "out_dim")
         require(
             self.time_kernel == 0 or self.time_kernel % 2 == 1 and self.time_kernel > 0, "fuse.time_kernel: odd, or 0"
         )

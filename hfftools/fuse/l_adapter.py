@@ -11,19 +11,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hfftools.log import require
+from hfftools.config import at_least
 from hfftools.nn.layer_sum import LayerSum
 from hfftools.nn.widths import first_width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "l_adapter"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
     width: int = 512  # F; 0: two thirds of the first layer's, which is 512 of 768
 
     def __post_init__(self):
-        require(self.width >= 0, f"fuse.width: {self.width} is below 0")
+        at_least(self, 0, "width")
 
 
 class Fuse(nn.Module):

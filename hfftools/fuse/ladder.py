@@ -19,17 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.log import require
+from hfftools.config import at_least
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "ladder"
     layers: Any = "all"  # all, blocks, last, or a list of layer numbers
     reduction: int = 8  # how many times the side stream is narrower than the last tapped layer
 
     def __post_init__(self):
-        require(self.reduction >= 1, f"fuse.reduction: {self.reduction} is below 1")
+        at_least(self, 1, "reduction")
 
 
 class Rung(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from hfftools.log import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "layer"
     layers: Any = "last"  # last, or a list with one layer number

@@ -9,7 +9,7 @@ from hfftools.nn.layer_sum import LayerSum
 from hfftools.nn.widths import one_width
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "weighted_sum"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers

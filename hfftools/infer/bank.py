@@ -6,7 +6,6 @@ and an experiment adds what it has trained (for a language, a domain, a task eac
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from hfftools.data.batch import Batch
 from hfftools.expdir import ExpDir
 from hfftools.model import Model
 from hfftools.train import checkpoint, experiment
+from hfftools.train.config import Config
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.names import load_upstream
 
@@ -26,7 +26,7 @@ class Bank:
         self.models: dict[Path, Model] = {}
         self._upstreams: dict[tuple[str, str], Upstream] = {}
 
-    def add(self, root: Path, config: Any = None) -> Model:
+    def add(self, root: Path, config: Config | None = None) -> Model:
         """Load an experiment's final checkpoint; its upstream too, unless an experiment before it had the same."""
         exp = ExpDir(Path(root))
         config = config or experiment.read_config(exp, [])

@@ -10,7 +10,6 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from hfftools.log import UserError, log, require
 from hfftools.model import Model
 from hfftools.text.units import BLANK, Units
 from hfftools.train import checkpoint, experiment
+from hfftools.train.config import Config
 from hfftools.upstream import graft, graph
 from hfftools.upstream.names import card
 
@@ -88,7 +88,7 @@ def export(root: Path, out: Path) -> Path:
     return out
 
 
-def facts(exp: ExpDir, config: Any, model: Model, units: Units) -> dict[str, str]:
+def facts(exp: ExpDir, config: Config, model: Model, units: Units) -> dict[str, str]:
     """What is written into the file beside the graph, as text.
 
     `units` and `pieces`: JSON lists by id, readable names and the text each stands for; `units_kind`, `blank` (an id),

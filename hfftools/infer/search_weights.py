@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from hfftools import score
 from hfftools.data import datadir
@@ -18,13 +17,14 @@ from hfftools.expdir import ExpDir, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
 from hfftools.train import checkpoint, evaluate, experiment
+from hfftools.train.config import Config
 
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 MOST = 100  # utterances of dev that are searched, spread evenly over the set: 24 pairs take as long as 2400
 
 
-def resolve(search: Search, config: Any) -> Search:
+def resolve(search: Search, config: Config) -> Search:
     """`lexicon` as a path or None, and the beam's size; a lexicon that is not said goes with a language model of words."""
     lexicon = search.lexicon
     if search.lm and lexicon is None:
@@ -56,7 +56,7 @@ def facts(search: Search) -> dict:
     return told | files
 
 
-def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
+def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
     """The search with both weights: as given, as chosen on dev before, or as chosen now and kept in search.json."""
     if not search.lm:
         return replace(search, word_score=search.word_score or 0.0) if search.name != "greedy" else search
@@ -87,7 +87,7 @@ def weigh(exp: ExpDir, config: Any, search: Search, model: Model) -> Search:
     return replace(search, **chosen)
 
 
-def _try_all(config: Any, search: Search, model: Model, utterances: list[Utterance], metric: str) -> list[dict]:
+def _try_all(config: Config, search: Search, model: Model, utterances: list[Utterance], metric: str) -> list[dict]:
     """The error rate, by `metric`, of each pair of weights on dev, which goes through the model once."""
     few = utterances[:: -(-len(utterances) // MOST)]
     data = experiment.speech(config, config.data.dev, model.task.units, model, {utt.id for utt in few})

@@ -126,12 +126,11 @@ def count_upstream(model: Model, seconds: float, bf16: bool = False) -> dict[str
     return {"upstream_forward_flops_per_s": flops / seconds}
 
 
-def count_run(model: Model, data: Speech, config: Any) -> dict[str, float]:
+def count_run(model: Model, data: Speech, batch_seconds: float, seed: int, bf16: bool) -> dict[str, float]:
     """Both of the above on the first batch of a run's first epoch; the upstream on one utterance of the mean length in it.
 
     For after training: neither the memory and the time that it used nor its random numbers then know of the count.
     """
     model.hold(False)
-    batch = next(data.batches(plan(data.durations_s, config.data.batch_seconds, config.seed, 0)[:1]))
-    bf16 = config.train.bf16
+    batch = next(data.batches(plan(data.durations_s, batch_seconds, seed, 0)[:1]))
     return {**count(model, batch, bf16), **count_upstream(model, batch.seconds / len(batch.ids), bf16)}

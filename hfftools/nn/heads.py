@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hfftools.log import require
+from hfftools.config import OptionError, at_least, one_of, share_below_one
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.mask import valid_mask
 
@@ -60,15 +60,10 @@ class ConformerHead(nn.Module):
 HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "blstm": BlstmHead, "conformer": ConformerHead}
 
 
-def check_head(config: Any, part: str = "task.") -> None:
-    """Raise UserError unless a head can be built from `config`'s head, head_dim, head_layers and dropout.
-
-    `part` is what an error message puts before the name of an option.
-    """
-    require(config.head in HEADS, f"{part}head: '{config.head}' is not one of {', '.join(HEADS)}")
-    require(config.head_layers >= 1, f"{part}head_layers: {config.head_layers} is below 1")
-    require(config.head_dim >= 1, f"{part}head_dim: {config.head_dim} is below 1")
-    require(
-        config.head != "conformer" or config.head_dim % 4 == 0, f"{part}head_dim: {config.head_dim} is no multiple of 4"
-    )
-    require(0 <= config.dropout < 1, f"{part}dropout: {config.dropout} is not from 0 to below 1")
+def check_head(config: Any) -> None:
+    """Raise OptionError where `head`, `head_dim`, `head_layers` or `dropout` of some options cannot be built."""
+    one_of(config, HEADS, "head")
+    at_least(config, 1, "head_layers", "head_dim")
+    if config.head == "conformer" and config.head_dim % 4:
+        raise OptionError(f"head_dim: {config.head_dim} is no multiple of 4")
+    share_below_one(config, "dropout")

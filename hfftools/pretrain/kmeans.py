@@ -18,7 +18,7 @@ from hfftools.pretrain.features import Corpus
 from hfftools.upstream.names import check_layers, load_conformer
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """What is clustered, and into how many."""
 

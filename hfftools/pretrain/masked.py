@@ -14,7 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import compare_config, plugin, recorded_option, resolve, save_config, with_option
+from hfftools.config import (
+    above,
+    at_least,
+    between,
+    compare_config,
+    plugin,
+    recorded_option,
+    resolve,
+    save_config,
+    with_option,
+)
 from hfftools.expdir import (
     ExpDir,
     append_json_line,
@@ -26,7 +36,7 @@ from hfftools.expdir import (
 )
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
-from hfftools.nn.precision import use_bf16
+from hfftools.nn.precision import check_bf16, use_bf16
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
@@ -35,7 +45,7 @@ from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 from hfftools.upstream.names import load_conformer
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """One pre-training."""
 
@@ -61,12 +71,11 @@ class Config:
     save_steps: int = 250  # steps between saves of the state
 
     def __post_init__(self):
-        for name in ("steps", "mask_frames", "log_steps", "save_steps"):
-            require(getattr(self, name) >= 1, f"{name}: {getattr(self, name)} is below 1")
-        for name in ("lr", "clip", "batch_seconds", "crop_seconds"):
-            require(getattr(self, name) > 0, f"{name}: {getattr(self, name)} is not above 0")
-        for name in ("mask_prob", "alpha", "warmup"):
-            require(0 <= getattr(self, name) <= 1, f"{name}: {getattr(self, name)} is not from 0 to 1")
+        at_least(self, 1, "steps", "mask_frames", "log_steps", "save_steps")
+        at_least(self, 0, "seed", "weight_decay", "threads")
+        above(self, 0, "lr", "clip", "batch_seconds", "crop_seconds")
+        between(self, 0, 1, "mask_prob", "alpha", "warmup")
+        check_bf16(self.bf16, "bf16")
 
 
 def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
@@ -117,7 +126,7 @@ class _Task:
             raise UserError(f"{exp.targets} belongs to other data; remove {exp.root} and begin again")
         self.target_starts = np.concatenate([[0], np.cumsum(sub_lens)[:-1]])
         torch.manual_seed(config.seed)
-        self.model = ConformerUpstream(EncoderConfig(**config.encoder))
+        self.model = ConformerUpstream(config.encoder)
         if config.init:
             first = load_conformer(config.init)
             require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")
@@ -152,7 +161,7 @@ class _Task:
         return self.config.alpha * masked + (1 - self.config.alpha) * seen, accuracy, sum(map(len, mels)) / 100
 
 
-def configure(sources: list[Path], overrides: list[str]) -> Any:
+def configure(sources: list[Path], overrides: list[str]) -> Config:
     """Merge yaml files, then `key=value` arguments, over the defaults; the targets bring their own options."""
     return resolve(Config, sources, overrides, {"targets": "pretrain"})
 
@@ -172,7 +181,7 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     return exp.encoder
 
 
-def _pretrain(exp: ExpDir, config: Any) -> None:
+def _pretrain(exp: ExpDir, config: Config) -> None:
     task = _Task(config, exp)
     save_config(config, exp.config)
     write_json(exp.inputs, {"data": task.corpus.digest})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hfftools.data.batch import Batch
 from hfftools.log import log
+from hfftools.probe.config import Config
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
 
@@ -43,7 +44,7 @@ class Question(Protocol):
 class Probe:
     """One layer's head with all that trains it."""
 
-    def __init__(self, make: Callable[[], nn.Module], config: Any, seed: int, steps: int, device: torch.device):
+    def __init__(self, make: Callable[[], nn.Module], config: Config, seed: int, steps: int, device: torch.device):
         self._cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(self._cuda):
             torch.manual_seed(seed)
@@ -79,7 +80,7 @@ class Probe:
 class Probes:
     """A probe on each layer for one question; a layer whose loss or gradient is not finite is dropped, the others go on."""
 
-    def __init__(self, question: Question, dims: dict[int, int], config: Any, steps: int, device: torch.device):
+    def __init__(self, question: Question, dims: dict[int, int], config: Config, steps: int, device: torch.device):
         self.question = question
         self.probes = {
             layer: Probe(lambda dim=dim: question.head(dim), config, config.seed + 1000 * layer, steps, device)

@@ -2,13 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from hfftools.corpora.prepare import prepare
@@ -19,6 +19,7 @@ from hfftools.log import UserError
 from hfftools.nn.ctc import frames_needed
 from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
 from hfftools.probe.alignment import Aligned, Span, align
+from hfftools.probe.config import Config
 from hfftools.probe.layer_statistics import Look
 from hfftools.text.phones import Phones
 from hfftools.text.units import Units
@@ -33,46 +34,44 @@ BUILT_IN = 200  # sentences of the set that is spoken where no data is given
 UNITS = 100  # of the pieces that are made where no units are given: fewer than frames, even at 25 frames/s
 
 
-def settle(config: Any, exp: ExpDir) -> tuple[Any, list[str]]:
+def settle(config: Config, exp: ExpDir) -> tuple[Config, list[str]]:
     """(the configuration with every empty path filled in, what had to be assumed, one line each).
 
     Without data: that of data/train and data/dev where a recipe made them, or else a small set of sentences spoken by
     eSpeak NG into the folder of the experiment. Without units: those of the recipe, or BPE pieces of the transcripts.
     """
-    filled, assumed = config.copy(), []
-    OmegaConf.set_readonly(filled, False)
+    filled, assumed = config, []
+    given = {"train": config.train, "dev": config.dev}
     for one, other in (("train", "dev"), ("dev", "train")):
-        if config[one] and not config[other]:
+        if given[one] and not given[other]:
             raise UserError(
-                f"{one}={config[one]} was given without {other}; a probe learns from train, is scored on dev"
+                f"{one}={given[one]} was given without {other}; a probe learns from train, is scored on dev"
             )
     if not config.train and Path("data/train").is_dir():
-        filled.train, filled.dev = "data/train", "data/dev"
+        filled = replace(filled, train="data/train", dev="data/dev")
         assumed.append("data: data/train and data/dev, which a recipe made here; others by train=DIR dev=DIR")
         if not config.units and Path("data/units").is_dir():
-            filled.units = "data/units"
+            filled = replace(filled, units="data/units")
     elif not config.train:
         spoken = exp.built_in
         prepare("mini", None, spoken, BUILT_IN)
-        filled.train, filled.dev = str(spoken / "train"), str(spoken / "dev")
-        filled.features = config.features or str(exp.kept_states)
+        features = config.features or str(exp.kept_states)
+        filled = replace(filled, train=str(spoken / "train"), dev=str(spoken / "dev"), features=features)
         assumed.append(
             f"data: none was given, so at most {BUILT_IN} commands a set, spoken by eSpeak NG; layers are compared on "
             "synthetic voices. Your own by train=DIR dev=DIR, in Kaldi's form"
         )
     if not filled.units and "asr" in filled.parts:
         units = make("bpe", [u.text for u in datadir.read(filled.train)], UNITS, exp.units)
-        filled.units = str(exp.units)
+        filled = replace(filled, units=str(exp.units))
         assumed.append(f"units: {len(units)} BPE pieces of {filled.train}; others by units=DIR (hff-units)")
-    filled.alignments = config.alignments or str(exp.alignments)
-    OmegaConf.set_readonly(filled, True)
-    return filled, assumed
+    return replace(filled, alignments=config.alignments or str(exp.alignments)), assumed
 
 
 class Material:
     """The model, the speech, and what is known of it."""
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Config):
         self.config, self.device, self.asked = config, device_of(config.device), set(config.parts)
         self.upstream = load_upstream(config.upstream).eval().to(self.device)
         self.upstream.requires_grad_(False)
@@ -80,14 +79,15 @@ class Material:
         self.units: Units | None = load_units(Path(config.units)) if "asr" in self.asked else None
         self.phones = Phones(config.phones) if self.asked & {"phone", "similarity"} else None
         with_text = self.units is not None or self.phones is not None
-        self.sets = {key: datadir.read(config[key], need_text=with_text) for key in ("train", "dev")}
+        self.directories = {"train": config.train, "dev": config.dev}
+        self.sets = {key: datadir.read(path, need_text=with_text) for key, path in self.directories.items()}
         shared = {u.id for u in self.sets["train"]} & {u.id for u in self.sets["dev"]}
         if shared:
             raise UserError(f"{config.dev}: {len(shared)} utterances are in {config.train} too, first {min(shared)}")
         for key, utterances in self.sets.items():
             words = " ".join(u.text or "" for u in utterances)
             if with_text and not words.strip():
-                raise UserError(f"{config[key]}/text: every transcript is empty")
+                raise UserError(f"{self.directories[key]}/text: every transcript is empty")
             if self.phones is not None:
                 self.phones(words)  # a lexicon that lacks words says so before anything is computed
         self._aligned: dict[str, Aligned] | None = None
@@ -104,7 +104,7 @@ class Material:
 
         A folder of other states is left, and refused.
         """
-        features, directories = self.config.features, [self.config[key] for key in self.sets]
+        features, directories = self.config.features, list(self.directories.values())
         if features:
             missing = [d for d in directories if not open_cache(features, d, [])[0].info_file.exists()]
             if missing:

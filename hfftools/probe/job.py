@@ -5,18 +5,16 @@ Into one folder: probe.json (every figure), table.txt, pictures, index.html with
 """
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from hfftools.config import compare_config, resolve, save_config
 from hfftools.data.batch import plan
 from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
-from hfftools.log import UserError, log, progress, require, setup_logging
-from hfftools.nn.heads import check_head
+from hfftools.log import UserError, log, progress, setup_logging
 from hfftools.probe import html_page, plot
+from hfftools.probe.config import Config
 from hfftools.probe.heads import Probes, Question
 from hfftools.probe.inputs import Material, forget_states, settle
 from hfftools.probe.layer_statistics import survey
@@ -25,46 +23,8 @@ from hfftools.probe.recommendation import recommend
 from hfftools.train.checkpoint import read_state
 from hfftools.upstream.names import short_name
 
-PARTS = ("asr", "phone", "speaker", "similarity", "geometry")
 
-
-@dataclass
-class Config:
-    """One probing."""
-
-    upstream: str = "hff_tiny"  # name, alias or path of the foundation model
-    train: str = ""  # data directories and units; empty: the recipe's in data/, or a small set that is spoken here
-    dev: str = ""  # as train, for the figures
-    units: str = ""  # as train
-    features: str = ""  # folder of cached hidden states, filled where a set is not in it; empty: run the upstream
-    layers: Any = "all"  # all, blocks, last, or a list of layer numbers
-    parts: list[str] = field(default_factory=lambda: list(PARTS))  # what is asked of the layers
-    phones: str = "espeak:en-us"  # or the path of a lexicon
-    alignments: str = ""  # folder of phone and word times, made where it is not there; empty: in the probe's own folder
-    head: str = "linear"  # of the asr probe: linear, blstm, or conformer
-    head_dim: int = 256  # width of a hidden layer of the asr probe
-    head_layers: int = 1  # hidden layers of the asr probe
-    dropout: float = 0.0  # in the probes
-    epochs: int = 20  # passes over the training set
-    lr: float = 1e-2  # of the probes
-    batch_seconds: float = 30.0  # count times longest utterance
-    clip: float = 5.0  # largest norm of the gradient
-    frames: int = 30_000  # at most so many for similarity and geometry
-    clusters: int = 100  # of k-means, for the mutual information with labels
-    seed: int = 0  # of the probes
-    device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-
-    def __post_init__(self):
-        unknown = [part for part in self.parts if part not in PARTS]
-        require(not unknown and len(self.parts) > 0, f"parts: {self.parts} is not some of {', '.join(PARTS)}")
-        require(self.epochs >= 1, f"epochs: {self.epochs} is below 1")
-        require(min(self.lr, self.batch_seconds, self.clip) > 0, "lr, batch_seconds and clip are above 0")
-        require(min(self.frames, self.clusters) >= 2, "frames and clusters are at least 2")
-        require(self.seed >= 0, f"seed: {self.seed} is below 0")
-        check_head(self, "")
-
-
-def configure(sources: list[Path], overrides: list[str]) -> Any:
+def configure(sources: list[Path], overrides: list[str]) -> Config:
     """Merge yaml files, then `key=value` arguments, over the defaults."""
     return resolve(Config, sources, overrides)
 
@@ -85,7 +45,7 @@ def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> Exp
     return exp
 
 
-def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
+def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
     material = Material(config)
     inputs = material.inputs()
     check_inputs(exp.inputs, inputs)
@@ -126,7 +86,7 @@ def _probe(exp: ExpDir, config: Any, assumed: list[str]) -> None:
     forget_states(exp)
 
 
-def _how(config: Any) -> str:
+def _how(config: Config) -> str:
     """A sentence on the settings, for who reads the result without them."""
     head = config.head if config.head == "linear" else f"{config.head} ({config.head_layers} × {config.head_dim})"
     trained = (
@@ -137,7 +97,7 @@ def _how(config: Any) -> str:
     )
 
 
-def _questions(config: Any, material: Material) -> list[Question]:
+def _questions(config: Config, material: Material) -> list[Question]:
     questions: list[Question] = []
     if "asr" in config.parts:
         questions.append(Words(material.units, config.head, config.head_dim, config.head_layers, config.dropout))

@@ -6,7 +6,8 @@ Fuse: going down from there, every layer that is not alike (by linear CKA) to on
 """
 
 import numpy as np
-from omegaconf import OmegaConf
+
+from hfftools.config import to_yaml
 
 ALIKE = 0.9  # linear CKA from which on two layers tell the same
 MARGIN = 0.05  # of the best layer's errors
@@ -51,5 +52,5 @@ def recommend(errors: dict[int, list[int]], cka: dict | None, config: dict) -> d
             else f"each layer that is not alike (CKA {ALIKE} or more) to one above it."
         )
     fusion = {"tune": {"name": "frozen"}, "fuse": {"name": "hff", "layers": sorted(taken)}}
-    yaml = f"# {reason}\n" + OmegaConf.to_yaml({**config, **fusion})
+    yaml = f"# {reason}\n" + to_yaml({**config, **fusion})
     return {"layers": sorted(taken), "stop": stop, "best": best, "reason": reason, "yaml": yaml}

@@ -15,7 +15,7 @@ from hfftools.nn.heads import HEADS, check_head
 from hfftools.text.units import Units
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "asr_ctc"
     head: str = "blstm"  # linear, blstm, or conformer

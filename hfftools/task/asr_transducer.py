@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hfftools.config import at_least
 from hfftools.data.batch import Batch
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import TRANSDUCER_BEAM, Search
@@ -21,7 +22,7 @@ from hfftools.nn.transducer import Transducer
 from hfftools.text.units import Units
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "asr_transducer"
     head: str = "blstm"  # of the encoder: linear, blstm, or conformer
@@ -36,9 +37,8 @@ class Config:
 
     def __post_init__(self):
         check_head(self)
-        for name in ("joint_dim", "context", "symbols", "joint_scores"):
-            require(getattr(self, name) >= 1, f"task.{name}: {getattr(self, name)} is below 1")
-        require(self.ctc >= 0, f"task.ctc: {self.ctc} is below 0")
+        at_least(self, 1, "joint_dim", "context", "symbols", "joint_scores")
+        at_least(self, 0, "ctc")
 
 
 class Task(nn.Module):

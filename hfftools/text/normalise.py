@@ -22,6 +22,7 @@ from functools import partial
 
 import regex
 
+from hfftools.config import one_of
 from hfftools.log import UserError, require
 
 CASES, NUMBERS = ("lower", "upper", "keep"), ("keep", "spell")
@@ -54,7 +55,7 @@ _GROUPS_SPACED = regex.compile(r"(?<!\d)\d{1,3}(?:[ \u00A0\u202F]\d{3})+(?!\d)")
 _NUMBER = regex.compile(r"\d+(?:[.,]\d+)*")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
     """Configure how transcripts are normalised."""
 
@@ -66,8 +67,8 @@ class Options:
     )
 
     def __post_init__(self):
-        require(self.case in CASES, f"case: '{self.case}' is not one of {', '.join(CASES)}")
-        require(self.numbers in NUMBERS, f"numbers: '{self.numbers}' is not one of {', '.join(NUMBERS)}")
+        one_of(self, CASES, "case")
+        one_of(self, NUMBERS, "numbers")
 
 
 def normalise(text: str, options: Options) -> str:

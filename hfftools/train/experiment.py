@@ -2,65 +2,25 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from hfftools import dist
 from hfftools.config import resolve, with_option
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
-from hfftools.data.perturb import Config as PerturbConfig
 from hfftools.data.perturb import Perturb
 from hfftools.expdir import ExpDir
-from hfftools.log import UserError, log, require
-from hfftools.model import ROOMS
-from hfftools.model import Config as ModelConfig
-from hfftools.model import Model
+from hfftools.log import UserError, log
+from hfftools.model import ROOMS, Model
 from hfftools.nn.precision import use_bf16
 from hfftools.text.units import Units
 from hfftools.text.units import load as load_units
-from hfftools.train.loop import Config as LoopConfig
-from hfftools.train.optim import Config as OptimConfig
+from hfftools.train.config import Config
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.state_cache import HiddenCache
-
-
-@dataclass
-class DataConfig:
-    """Which data, and how much of it at a time."""
-
-    train: str = "data/train"  # data directory to learn from
-    dev: str = "data/dev"  # data directory by which epochs and search weights are chosen
-    test: list[str] = field(default_factory=lambda: ["data/test"])  # data directories that hff-decode decodes
-    units: str = "data/units"  # folder of the output units, made by hff-units
-    features: str = ""  # folder of cached hidden states, one folder a set in it; empty: run the upstream
-    batch_seconds: float = 120.0  # count times longest utterance
-    workers: int = 1  # processes that load audio
-
-    def __post_init__(self):
-        require(self.batch_seconds > 0, f"data.batch_seconds: {self.batch_seconds} is not above 0")
-        require(self.workers >= 0, f"data.workers: {self.workers} is below 0")
-
-
-@dataclass
-class Config(ModelConfig):
-    """One experiment."""
-
-    seed: int = 0  # of initial weights, order, dropout and masks
-    device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    data: DataConfig = field(default_factory=DataConfig)  # which data
-    perturb: PerturbConfig = field(default_factory=PerturbConfig)  # of data.train alone
-    optim: OptimConfig = field(default_factory=OptimConfig)  # learning rates of the parts
-    train: LoopConfig = field(default_factory=LoopConfig)
-
-    def __post_init__(self):
-        require(self.seed >= 0, f"seed: {self.seed} is below 0")
-
 
 MANY_TOO_LONG = 0.1  # share of utterances with too few frames for their labels at which training is refused
 
@@ -68,12 +28,12 @@ MANY_TOO_LONG = 0.1  # share of utterances with too few frames for their labels 
 HARMLESS = ("device", "data.workers", "data.test", "train.save_minutes")
 
 
-def configure(sources: list[Path], overrides: list[str]) -> Any:
+def configure(sources: list[Path], overrides: list[str]) -> Config:
     """Yaml files, then `key=value` arguments, over the defaults; plug-ins bring their own options."""
     return resolve(Config, sources, overrides, ROOMS)
 
 
-def read_config(exp: ExpDir, overrides: list[str]) -> Any:
+def read_config(exp: ExpDir, overrides: list[str]) -> Config:
     """The frozen configuration of an experiment, `overrides` over it; UserError for one that could change a result."""
     free = (*HARMLESS, "data.features", "data.batch_seconds")
     for word in overrides:
@@ -95,7 +55,7 @@ def device_of(wanted: str) -> torch.device:
         raise UserError(f"device={wanted}: {str(error).splitlines()[0]}") from None
 
 
-def choose_precision(config: Any, device: torch.device) -> Any:
+def choose_precision(config: Config, device: torch.device) -> Config:
     """Return the configuration with train.bf16 as true or false in place of auto.
 
     Raises UserError where train.bf16 is true and the device cannot compute in bfloat16.
@@ -103,12 +63,12 @@ def choose_precision(config: Any, device: torch.device) -> Any:
     return with_option(config, "train.bf16", use_bf16(config.train.bf16, device, "train.bf16"))
 
 
-def experiment_units(exp: ExpDir, config: Any) -> Units:
+def experiment_units(exp: ExpDir, config: Config) -> Units:
     """The experiment's own copy of its units, or data.units where it has none yet."""
     return load_units(exp.units if exp.units.exists() else Path(config.data.units))
 
 
-def keep_units(exp: ExpDir, config: Any) -> None:
+def keep_units(exp: ExpDir, config: Config) -> None:
     """Copy data.units into the experiment, unless that was done before."""
     if not exp.units.exists():
         aside = exp.units.with_name(".units")
@@ -122,7 +82,7 @@ def open_cache(features: str, directory: str, utterances: list[Utterance]) -> tu
     return HiddenCache(features, Path(directory).name), datadir.digest(utterances, with_text=False)
 
 
-def usable_features(config: Any, model: Model) -> str:
+def usable_features(config: Config, model: Model) -> str:
     """data.features, or nothing where the method changes the upstream, whose states then cannot be kept."""
     if config.data.features and model.upstream_trains:
         log.info(f"tune '{config.tune.name}' changes the upstream: it is run, and {config.data.features} is not used")
@@ -130,21 +90,20 @@ def usable_features(config: Any, model: Model) -> str:
     return config.data.features
 
 
-def training_features(config: Any, features: str) -> str:
+def training_features(config: Config, features: str) -> str:
     """`features`, or nothing where the waveforms learned from change each epoch; dev and test may still come from there."""
-    if features and OmegaConf.to_object(config.perturb).wanted:
+    if features and config.perturb.wanted:
         log.info(f"perturb changes the training speech: the upstream is run on it, and {features} is not used for it")
         return ""
     return features
 
 
-def perturbation(config: Any) -> Perturb | None:
+def perturbation(config: Config) -> Perturb | None:
     """What changes the waveforms of training speech; None where nothing does."""
-    chosen = OmegaConf.to_object(config.perturb)
-    return Perturb(chosen, config.seed) if chosen.wanted else None
+    return Perturb(config.perturb, config.seed) if config.perturb.wanted else None
 
 
-def speech(config: Any, directory: str, units: Units, model: Model, only: set[str] | None = None) -> Speech:
+def speech(config: Config, directory: str, units: Units, model: Model, only: set[str] | None = None) -> Speech:
     """The utterances of a data directory, or some of them, read from the cache of hidden states where it has all."""
     utterances = datadir.read(directory, need_text=False)
     cache = None

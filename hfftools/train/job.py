@@ -2,7 +2,6 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -48,12 +47,12 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
     return exp
 
 
-def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
+def _train(exp: ExpDir, config: experiment.Config, device: torch.device) -> None:
     gone = exp.units.exists() and not Path(config.data.units).exists()
     units = load_units(exp.units if gone else Path(config.data.units))
     inputs = {"data.units": units.digest}
-    for key in ("train", "dev"):
-        inputs[f"data.{key}"] = datadir.digest(datadir.read(config.data[key]))
+    for key, directory in (("train", config.data.train), ("dev", config.data.dev)):
+        inputs[f"data.{key}"] = datadir.digest(datadir.read(directory))
     perturb = experiment.perturbation(config)
     if perturb and perturb.recordings:
         inputs["perturb.noise"] = datadir.digest(perturb.recordings, with_text=False)
@@ -86,7 +85,8 @@ def _train(exp: ExpDir, config: Any, device: torch.device) -> None:
     used = loop.run()
     if not dist.is_main():
         return
-    costs = {**count_run(loop.model, train, config), "checkpoint_bytes": checkpoint_bytes(loop.model)}
+    counted = count_run(loop.model, train, config.data.batch_seconds, config.seed, config.train.bf16)
+    costs = {**counted, "checkpoint_bytes": checkpoint_bytes(loop.model)}
     facts = {"cached": bool(features), "device": str(device), "processes": dist.world(), "bf16": config.train.bf16}
     write_json(exp.resources, {"parameters": counts, **used, **costs, **facts})
     loop.keep_final()

@@ -10,8 +10,6 @@ weights are those that one process would have got. The first one writes the file
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 from zlib import crc32
 
 import torch
@@ -20,42 +18,19 @@ from torch import Tensor
 from hfftools import dist, score
 from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir, write_aside
-from hfftools.log import UserError, log, progress, require
+from hfftools.log import UserError, log, progress
 from hfftools.meter.resources import Ledger
 from hfftools.model import Model
-from hfftools.nn.precision import check_bf16
 from hfftools.train import checkpoint, evaluate, optim
+from hfftools.train.config import Config
 from hfftools.train.history import Diverged, History, told
 from hfftools.train.update import NotFinite, Updater
-
-
-@dataclass
-class Config:
-    """How long to train, and what to keep; the dev error is WER, or CER where the dev set is unspaced text."""
-
-    epochs: int = 40  # passes over data.train
-    accumulate: int = 1  # batches whose gradients make one step
-    # autocast to bfloat16: true, false, or auto: where the processor or GPU multiplies it natively; the experiment's
-    # config.yaml and resources.json record which it was
-    bf16: Any = "auto"
-    average: int = 5  # best epochs by dev error whose mean is the final checkpoint
-    patience: int = 0  # epochs without a lower dev error after which to stop; 0: never
-    blank_epochs: int = 15  # epochs of all-empty hypotheses after which the run is given up; 0: never
-    minutes: float = 0.0  # of training steps, all calls together, after which to stop with what there is; 0: never
-    save_minutes: float = 5.0  # between saves within an epoch; 0: after each step
-
-    def __post_init__(self):
-        for name in ("epochs", "accumulate", "average"):
-            require(getattr(self, name) >= 1, f"train.{name}: {getattr(self, name)} is below 1")
-        for name in ("patience", "blank_epochs", "minutes", "save_minutes"):
-            require(getattr(self, name) >= 0, f"train.{name}: {getattr(self, name)} is below 0")
-        check_bf16(self.bf16, "train.bf16")
 
 
 class Loop:
     """One run; `run` goes from wherever the state is to the end."""
 
-    def __init__(self, exp: ExpDir, config: Any, model: Model, train: Speech, dev: Speech, device: torch.device):
+    def __init__(self, exp: ExpDir, config: Config, model: Model, train: Speech, dev: Speech, device: torch.device):
         self.exp, self.config, self.device = exp, config, device
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
         self.metric = score.headline(u.text for u in dev.utterances)

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
+from hfftools.config import above, at_least, between, one_of
 from hfftools.log import UserError, log, require
 from hfftools.model import Model
 
 SCHEDULES = ("constant", "linear", "cosine", "tri_stage")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Group:
     """Peak learning rate, and its shape over the steps."""
 
@@ -26,13 +26,13 @@ class Group:
     )
 
     def __post_init__(self):
-        require(self.lr > 0, f"optim: lr {self.lr} is not above 0")
-        require(self.schedule in SCHEDULES, f"optim: schedule '{self.schedule}' is not one of {', '.join(SCHEDULES)}")
-        require(self.freeze_steps >= 0, f"optim: freeze_steps {self.freeze_steps} is below 0")
-        require(0 <= self.warmup <= 1 and 0 <= self.hold <= 1, "optim: warmup and hold are shares of the steps, 0 to 1")
+        above(self, 0, "lr")
+        one_of(self, SCHEDULES, "schedule")
+        at_least(self, 0, "freeze_steps")
+        between(self, 0, 1, "warmup", "hold")  # shares of the steps
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     """Learning rates of the upstream's own parameters, of what is grafted or fused, and of the head."""
 
@@ -45,11 +45,11 @@ class Config:
     def __post_init__(self):
         for name in ("fuse", "head"):
             require(getattr(self, name).freeze_steps == 0, f"optim.{name}.freeze_steps: only the upstream can be held")
-        require(self.clip > 0, f"optim.clip: {self.clip} is not above 0")
-        require(self.weight_decay >= 0, f"optim.weight_decay: {self.weight_decay} is below 0")
+        above(self, 0, "clip")
+        at_least(self, 0, "weight_decay")
 
 
-def _decay(group: Any, rest: float) -> float:
+def _decay(group: Group, rest: float) -> float:
     """The share of the peak, `rest` of the way (0 to 1) from the end of the warm-up to the last step."""
     if group.schedule == "linear":
         return 1.0 - rest
@@ -61,7 +61,7 @@ def _decay(group: Any, rest: float) -> float:
     return 1.0
 
 
-def shape(group: Any, steps: int) -> Callable[[int], float]:
+def shape(group: Group, steps: int) -> Callable[[int], float]:
     """Step number -> share of the peak learning rate; it begins once the steps for which the group is frozen are over."""
     frozen = group.freeze_steps
     steps = max(1, steps - frozen)
@@ -75,7 +75,7 @@ def shape(group: Any, steps: int) -> Callable[[int], float]:
     return share
 
 
-def build(model: Model, config: Any, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+def build(model: Model, config: Config, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """The optimizer and its schedule for a run of `steps` steps; UserError where nothing trains."""
     parts = model.parts()
     chosen = {

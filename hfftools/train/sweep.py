@@ -10,8 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
+from hfftools.config import parse_words, to_yaml
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
 from hfftools.train.history import Diverged, told
@@ -46,7 +45,7 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
     link = root / "best"  # the best run itself, which need not be trained again
     link.unlink(missing_ok=True)
     link.symlink_to(best)
-    write_text(root / "best.yaml", OmegaConf.to_yaml(OmegaConf.from_dotlist([f"{key}={best}" for key in keys])))
+    write_text(root / "best.yaml", to_yaml(parse_words(f"{key}={best}" for key in keys)))
     return root / "best.yaml"
 
 

@@ -13,20 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.log import require
+from hfftools.config import one_of
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "adapter_bias"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
     form: str = "output"  # output, or intermediate
 
     def __post_init__(self):
-        known = ("output", "intermediate")
-        require(self.form in known, f"tune.form: '{self.form}' is not one of {', '.join(known)}")
+        one_of(self, ("output", "intermediate"), "form")
 
 
 class Shift(nn.Module):

@@ -11,7 +11,7 @@ from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "bitfit"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfftools.config import at_least
 from hfftools.log import UserError, require
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "compacter"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
@@ -30,7 +31,7 @@ class Config:
 
     def __post_init__(self):
         known = ("attention", "feed_forward")
-        require(min(self.width, self.products, self.rank) >= 1, "tune: width, products and rank are at least 1")
+        at_least(self, 1, "width", "products", "rank")
         require(
             self.width % self.products == 0, f"tune.width: {self.width} is no multiple of tune.products {self.products}"
         )

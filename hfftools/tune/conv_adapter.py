@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hfftools.log import UserError, require
+from hfftools.config import at_least
+from hfftools.log import UserError
 from hfftools.nn.adapter import Bottleneck
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "conv_adapter"
     width: int = 32  # channels between the adapter's two convolutions
@@ -25,8 +26,8 @@ class Config:
     block_width: int = 32  # bottleneck width of the Houlsby adapters in the blocks; 0: none
 
     def __post_init__(self):
-        require(self.width >= 1, f"tune.width: {self.width} is below 1")
-        require(self.block_width >= 0, f"tune.block_width: {self.block_width} is below 0")
+        at_least(self, 1, "width")
+        at_least(self, 0, "block_width")
 
 
 class ConvAdapter(nn.Module):

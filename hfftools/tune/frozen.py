@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "frozen"
 

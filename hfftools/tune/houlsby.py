@@ -9,6 +9,7 @@ Three published forms are one configuration each:
 from dataclasses import dataclass, field
 from typing import Any
 
+from hfftools.config import at_least
 from hfftools.log import require
 from hfftools.nn.adapter import Bottleneck
 from hfftools.upstream import graft
@@ -17,7 +18,7 @@ from hfftools.upstream.base import Upstream
 SHARE = 8  # the width 0 is the upstream's divided by this
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "houlsby"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
@@ -30,7 +31,7 @@ class Config:
 
     def __post_init__(self):
         known = ("attention", "feed_forward")
-        require(self.width >= 0, f"tune.width: {self.width} is below 0")
+        at_least(self, 0, "width")
         require(
             0 < len(self.places) and set(self.places) <= {*known},
             f"tune.places: {self.places} is not of {', '.join(known)}",

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfftools.config import above, at_least, share_below_one
 from hfftools.log import require
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "lora"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
@@ -27,9 +28,9 @@ class Config:
     dropout: float = 0.0  # on what enters A
 
     def __post_init__(self):
-        require(self.rank >= 1, f"tune.rank: {self.rank} is below 1")
-        require(self.alpha > 0, f"tune.alpha: {self.alpha} is not above 0")
-        require(0 <= self.dropout < 1, f"tune.dropout: {self.dropout} is not from 0 to below 1")
+        at_least(self, 1, "rank")
+        above(self, 0, "alpha")
+        share_below_one(self, "dropout")
         require(len(self.projections) > 0, "tune.projections: names no layer; such as [q,v]")
 
 

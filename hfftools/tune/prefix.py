@@ -9,13 +9,13 @@ here by default, have 184,320, rows shared by both 92,160.
 from dataclasses import dataclass
 from typing import Any
 
-from hfftools.log import require
+from hfftools.config import at_least
 from hfftools.nn.attention import Prefix
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class Config:
     name: str = "prefix"
     layers: Any = "all"  # blocks: all, all_but_top, topN, or a list of numbers from 1
@@ -23,7 +23,7 @@ class Config:
     shared: bool = False  # one set of rows for keys and values
 
     def __post_init__(self):
-        require(self.length >= 1, f"tune.length: {self.length} is below 1")
+        at_least(self, 1, "length")
 
 
 def places(config: Config) -> list[str]:

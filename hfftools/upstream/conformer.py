@@ -22,7 +22,7 @@ from hfftools.nn.mask import conv_out_len, valid_mask
 from hfftools.upstream.base import Upstream
 
 
-@dataclass
+@dataclass(frozen=True)
 class EncoderConfig:
     """Sizes of the encoder."""
 

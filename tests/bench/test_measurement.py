@@ -89,6 +89,15 @@ def test_a_method_carries_options_of_its_own(small):
         methods.configure(["hf"], [], small)
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["data.features=x", "data.batch_seconds=30", "train.accumulate=2", "perturb.noise_share=0.5", "optim.clip=1"],
+)
+def test_any_part_of_a_method_reaches_the_process_that_measures_it(word, small):
+    (config,) = methods.configure([f"hff:{word}"], [], small).values()
+    assert measurement.measure(config, 1.0, 1, with_flops=False)["cached"] == (word == "data.features=x")
+
+
 @needs_bf16
 def test_methods_stand_beside_full_fine_tuning_of_the_same_precision(small, monkeypatch):
     monkeypatch.setattr(measurement, "measure", measurement.measure_here)  # the tests above and below start processes

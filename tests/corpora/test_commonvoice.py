@@ -163,7 +163,7 @@ def test_some_hours_of_every_speaker(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "hff"):
         assert prepare("commonvoice", source, tmp_path / "a", None, ["hours=10", "dev_hours=1"])[0] == "train_10h"
     assert "only 0.01 h of the 10 h asked for are there" in caplog.text and len(made(tmp_path / "a/train_10h")) == 32
-    with pytest.raises(UserError, match="hours and dev_hours are 0"):
+    with pytest.raises(UserError, match="hours: -1.0 is below 0"):
         prepare("commonvoice", source, tmp_path / "a", None, ["hours=-1"])
 
 

@@ -160,7 +160,7 @@ def test_a_noise_file_that_goes_bad_is_one_line(tones, tmp_path, workers):
     [
         ({"speeds": [1.0, 9.0]}, "perturb.speeds: 9.0"),
         ({"speeds": []}, "perturb.speeds: none given"),
-        ({"noise_share": 1.5}, "perturb.noise_share: 1.5"),
+        ({"noise_share": 1.5}, "noise_share: 1.5"),
         ({"noise": "musan"}, "perturb.noise: musan has no effect"),
         ({"snr_db": [30.0, 10.0]}, "perturb.snr_db"),
         ({"snr_db": [10.0]}, "perturb.snr_db"),

@@ -39,5 +39,5 @@ def test_an_utterance_has_its_masks_whatever_batch_it_is_in():
 def test_none_is_none_and_shares_are_shares():
     x_BTD = torch.randn(2, 30, 8)
     assert torch.equal(masked(x_BTD, [30, 3], Masking()), x_BTD)
-    with pytest.raises(UserError, match="mask.time: 1.5"):
+    with pytest.raises(UserError, match="time: 1.5"):
         Masking(time=1.5)

@@ -104,7 +104,7 @@ def test_those_that_need_one_width_name_those_that_take_any(name):
 def test_bad_options_are_refused():
     for plug_in, wrong in [(concat, dict(out_dim=-1)), (grouped, dict(groups=0)), (l_adapter, dict(width=-1)),
                            (ladder, dict(reduction=0))]:  # fmt: skip
-        with pytest.raises(UserError, match="fuse"):
+        with pytest.raises(UserError, match="^(join|group|groups|reduction|out_dim|width): "):
             plug_in.Config(**wrong)
     with pytest.raises(UserError, match="fuse.groups: 3 groups cannot be made of 2 layers"):
         grouped.Fuse({0: 8, 1: 8}, grouped.Config())

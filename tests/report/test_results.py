@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
+from hfftools.config import save_config
 from hfftools.data.table import write_table
 from hfftools.infer import decode_sets
 from hfftools.log import UserError, log
@@ -64,7 +64,7 @@ def finished(root: Path, seed: int = 1, upstream: str = "hff_tiny", metric: str 
     """An experiment's folder as training leaves it, with invented costs and without a model."""
     config = configure([], [f"seed={seed}", f"upstream={upstream}", *(f"{k}={v}" for k, v in options.items())])
     root.mkdir(parents=True)
-    OmegaConf.save(config, root / "config.yaml")
+    save_config(config, root / "config.yaml")
     parts = dict.fromkeys(("upstream", "inserted", "fuse", "head", "trainable_encoder", "upstream_total"), 1000)
     used = {"parameters": parts, "dev_error": 0.5, "metric": metric, "cached": True, "audio_seconds": 1.0}
     (root / "resources.json").write_text(json.dumps({**used, "train_seconds": 1.0, "wall_seconds": 60.0}))

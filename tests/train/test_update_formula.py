@@ -14,6 +14,7 @@ from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
 from hfftools.expdir import ExpDir
 from hfftools.train import loop, optim
+from hfftools.train.config import LoopConfig
 
 INPUTS, ACCUMULATE = 3, 2
 LRS = {"fuse": 0.03, "head": 0.2}
@@ -101,7 +102,7 @@ def test_every_step_is_one_update_by_the_mean_over_all_its_utterances(tmp_path):
     )
     config = SimpleNamespace(
         seed=3,
-        train=loop.Config(epochs=1, accumulate=ACCUMULATE, average=1, bf16=False),
+        train=LoopConfig(epochs=1, accumulate=ACCUMULATE, average=1, bf16=False),
         data=SimpleNamespace(batch_seconds=12.0, workers=0),
         optim=optim.Config(
             fuse=optim.Group(lr=LRS["fuse"], schedule="constant", warmup=0.0),
