@@ -1,5 +1,6 @@
 """Name the files of an experiment, and write files so that a killed process never leaves half of one."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -56,6 +57,16 @@ def read_json_lines(path: Path) -> list[dict]:
         except ValueError:
             continue
     return records
+
+
+def file_hash(*paths: Path) -> str:
+    """Return the first 16 hex digits of the SHA-256 of the files' content, one after another."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

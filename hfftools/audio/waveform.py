@@ -14,8 +14,8 @@ import soundfile
 
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, progress
+from hfftools.nn.rate import RATE_HZ
 
-RATE_HZ = 16000
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are looked for in a folder
 LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
 SHORTFALL_S = 0.25  # how far samples may fall short of a header or a segment: MP3 headers are some frames off

@@ -20,13 +20,13 @@ from hfftools.data.batch import Batch
 from hfftools.log import UserError, log, setup_logging
 from hfftools.meter import flops, resources
 from hfftools.model import Model, check
+from hfftools.nn.rate import RATE_HZ
 from hfftools.text.units import Units
 from hfftools.train import optim
 from hfftools.train.experiment import Config, choose_precision, device_of, training_features, usable_features
 from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.shapes import random_upstream
 
-RATE_HZ = 16000
 UNITS = 32  # about as many as an alphabet has, with blank and unknown
 LABELS_PER_S = 10  # fewer than English has characters, since hff_tiny has but 25 frames a second
 _FAILED = 3  # the exit code of a process that tells why in one line

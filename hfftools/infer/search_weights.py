@@ -5,7 +5,6 @@ The error is WER, or CER where the dev set is unspaced text.
 
 import json
 from dataclasses import asdict, replace
-from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hfftools import score
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.decode.search import CTC_BEAM, TRANSDUCER_BEAM, Search
-from hfftools.expdir import ExpDir, write_json
+from hfftools.expdir import ExpDir, file_hash, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
 from hfftools.train import checkpoint, evaluate, experiment
@@ -42,11 +41,7 @@ def file_digest(path: str) -> str:
     file = Path(path) / "text" if Path(path).is_dir() else Path(path)
     if not file.exists():
         raise UserError(f"{file} does not exist: search.lm and search.lexicon name files that are there")
-    with open(file, "rb") as opened:
-        digest = sha256()
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:16]
+    return file_hash(file)
 
 
 def facts(search: Search) -> dict:

@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_back
 
 from hfftools.data.batch import Batch, Speech, plan
 from hfftools.model import Model
+from hfftools.nn.rate import RATE_HZ
 
 
 def _attention(q_shape, k_shape, v_shape, *_, **__) -> int:
@@ -118,7 +119,7 @@ def count(model: Model, batch: Batch, bf16: bool = False) -> dict[str, float]:
 def count_upstream(model: Model, seconds: float, bf16: bool = False) -> dict[str, float]:
     """Operations per second of audio of the upstream's forward pass alone, up to the highest layer tapped."""
     device = next(model.parameters()).device
-    wav_BN = torch.zeros(1, round(16000 * seconds), device=device)  # how many they are hangs on its length alone
+    wav_BN = torch.zeros(1, round(RATE_HZ * seconds), device=device)  # how many they are hangs on its length alone
     lens_B = torch.tensor([wav_BN.shape[1]], device=device)
     with _as_it_was(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         model.eval()

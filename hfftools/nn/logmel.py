@@ -5,8 +5,8 @@ import torchaudio
 from torch import Tensor, nn
 
 from hfftools.nn.mask import conv_out_len, valid_mask
+from hfftools.nn.rate import RATE_HZ
 
-RATE_HZ = 16000
 WINDOW_SAMPLES = 512  # 32 ms: a power of two, which is the fastest length for the FFT
 HOP_SAMPLES = 160  # 10 ms
 RANGE_NATS = 18.4  # 80 dB of power: 8 ln 10; lower values are raised to this, so that a change of gain changes nothing

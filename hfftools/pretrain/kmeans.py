@@ -15,6 +15,7 @@ from torch import Tensor
 from hfftools.log import log, progress
 from hfftools.nn.kmeans import assign, fit
 from hfftools.pretrain.features import Corpus
+from hfftools.upstream.conformer import subsampled_len
 from hfftools.upstream.names import check_layers, load_conformer
 
 
@@ -70,6 +71,6 @@ def mfcc(mel_TM: Tensor) -> Tensor:
     cepstra_CT = (mel_TM @ dct).T
     delta_CT = torchaudio.functional.compute_deltas(cepstra_CT)
     all_TC = torch.cat([cepstra_CT, delta_CT * 2, torchaudio.functional.compute_deltas(delta_CT) * 4]).T
-    frames = max(0, ((len(mel_TM) - 3) // 2 + 1 - 3) // 2 + 1)
+    frames = int(subsampled_len(torch.tensor(len(mel_TM))))
     points = [(all_TC[i : i + 4 * frames : 4] + all_TC[i + 1 : i + 1 + 4 * frames : 4]) / 2 for i in (1, 4)]
     return torch.stack([p[:frames] for p in points], 1)

@@ -41,7 +41,7 @@ from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
-from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
+from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save, subsampled_len
 from hfftools.upstream.names import load_conformer
 
 
@@ -121,7 +121,7 @@ class _Task:
                 np.savez(file, targets=targets, classes=classes)
         stored = np.load(exp.targets)
         self.targets, self.classes = stored["targets"], int(stored["classes"])
-        sub_lens = np.maximum(0, ((self.corpus.lens - 3) // 2 + 1 - 3) // 2 + 1)
+        sub_lens = subsampled_len(torch.from_numpy(self.corpus.lens)).numpy()
         if len(self.targets) != sub_lens.sum():
             raise UserError(f"{exp.targets} belongs to other data; remove {exp.root} and begin again")
         self.target_starts = np.concatenate([[0], np.cumsum(sub_lens)[:-1]])
@@ -142,7 +142,7 @@ class _Task:
             length = self.corpus.lens[index]
             start = 4 * int(rng.integers(max(0, length - crop) // 4 + 1))
             mels.append(torch.from_numpy(self.corpus.mel(index)[start : start + crop]))
-            frames = ((len(mels[-1]) - 3) // 2 + 1 - 3) // 2 + 1
+            frames = int(subsampled_len(torch.tensor(len(mels[-1]))))
             first = self.target_starts[index] + start // 4
             targets.append(torch.from_numpy(self.targets[first : first + frames].astype(np.int64)))
         mel_BTM = nn.utils.rnn.pad_sequence(mels, batch_first=True)

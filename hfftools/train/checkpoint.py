@@ -1,6 +1,5 @@
 """What was trained, on disk: named tensors and the upstream they belong to in, one safetensors file out, and back."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hfftools.expdir import write_aside
+from hfftools.expdir import file_hash, write_aside
 from hfftools.log import UserError
 from hfftools.model import Model
 
@@ -62,7 +61,7 @@ def digest(path: Path) -> str:
     """A digest of a checkpoint file, to tell whether something was made from it; UserError where it is missing."""
     if not path.exists():
         raise UserError(f"{path} does not exist; run hff-train {path.parent.parent} to the end")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return file_hash(path)
 
 
 def read_state(path: Path) -> dict:

@@ -16,6 +16,7 @@ from hfftools.expdir import ExpDir
 from hfftools.log import UserError, log
 from hfftools.model import ROOMS, Model
 from hfftools.nn.precision import use_bf16
+from hfftools.nn.rate import RATE_HZ
 from hfftools.text.units import Units
 from hfftools.text.units import load as load_units
 from hfftools.train.config import Config
@@ -160,7 +161,7 @@ def _long_enough(
     frames_needed: Callable[[list[int]], int],
     fastest: float,
 ) -> list[Utterance]:
-    frames = upstream.out_lens(torch.tensor([round(u.duration_s * 16000 / fastest) for u in utterances])).tolist()
+    frames = upstream.out_lens(torch.tensor([round(u.duration_s * RATE_HZ / fastest) for u in utterances])).tolist()
     when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
     needed = [frames_needed(units.encode(u.text)) for u in utterances]
     too_long = {u.id: (n, f) for u, n, f in zip(utterances, needed, frames, strict=True) if n > f}

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hfftools.log import UserError
+from hfftools.nn.rate import RATE_HZ
 
 
 class Upstream(nn.Module):
@@ -64,7 +65,7 @@ class Upstream(nn.Module):
 
     @property
     def frame_rate_hz(self) -> float:
-        return 16000 / self.stride_samples
+        return RATE_HZ / self.stride_samples
 
     def blocks(self) -> nn.ModuleList:
         """The L blocks, lowest first: where a tune method grafts its parts."""

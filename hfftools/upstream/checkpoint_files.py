@@ -1,4 +1,4 @@
-"""A checkpoint's URL in, its file out, from s3prl's own cache; and the digest that tells one checkpoint from another."""
+"""Return the file of a checkpoint's URL, from s3prl's own cache or downloaded into it."""
 
 import hashlib
 import os
@@ -16,13 +16,3 @@ def cache_file(url: str) -> Path:
 def fetch(url: str) -> Path:
     """The file of a URL, downloaded on first use; UserError that names the place in the cache where it cannot be had."""
     return download.fetch(url, cache_file(url))
-
-
-def file_hash(*paths: Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the files' content, one after another."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]

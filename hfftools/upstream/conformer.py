@@ -3,7 +3,6 @@
 A checkpoint is one safetensors file: half-precision weights, with the sizes and the model card's facts in its metadata.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -14,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hfftools.expdir import write_aside
+from hfftools.expdir import file_hash, write_aside
 from hfftools.log import UserError
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
@@ -35,6 +34,11 @@ class EncoderConfig:
     dropout: float = 0.0  # in the blocks, in training
 
 
+def subsampled_len(mel_lens: Tensor) -> Tensor:
+    """Return the lengths, of any shape, of log-mel after the two convolutions of Subsample."""
+    return conv_out_len(conv_out_len(mel_lens, 3, 2), 3, 2)
+
+
 class Subsample(nn.Module):
     """Two unpadded convolutions of kernel 3 and stride 2 over time: log-mel at 10 ms [B, T, M] -> [B, T/4, D] at 40 ms."""
 
@@ -44,9 +48,6 @@ class Subsample(nn.Module):
         self.conv2 = nn.Conv1d(dim, dim, 3, stride=2)
         self.project = nn.Linear(dim, dim)
         self.norm = nn.LayerNorm(dim)
-
-    def out_lens(self, lens_B: Tensor) -> Tensor:
-        return conv_out_len(conv_out_len(lens_B, 3, 2), 3, 2)
 
     def forward(self, mel_BTM: Tensor) -> Tensor:
         x_BDT = nn.functional.gelu(self.conv1(mel_BTM.transpose(1, 2)))
@@ -89,7 +90,7 @@ class ConformerUpstream(Upstream):
         return [(self.subsample, "conv1"), (self.subsample, "conv2")]
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:
-        return self.subsample.out_lens(self.logmel.out_lens(num_samples_B))
+        return subsampled_len(self.logmel.out_lens(num_samples_B))
 
     def forward(self, wav_BN, num_samples_B, layers, augment=None):
         mel_BTM, lens_B = self.logmel(wav_BN, num_samples_B)
@@ -106,7 +107,7 @@ class ConformerUpstream(Upstream):
         """The same from log-mel; frames where `masked_BT` is True enter the first block as the mask embedding."""
         if mel_BTM.shape[1] < 7:  # the receptive field of the two convolutions
             mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, 7 - mel_BTM.shape[1]))
-        x_BTD, lens_B = self.subsample(mel_BTM), self.subsample.out_lens(mel_lens_B)
+        x_BTD, lens_B = self.subsample(mel_BTM), subsampled_len(mel_lens_B)
         valid_BT = valid_mask(lens_B, x_BTD.shape[1])
         attend_BT = valid_mask(lens_B.clamp(min=1), x_BTD.shape[1])  # a row without any key would be NaN
         x_BTD = x_BTD.masked_fill(~valid_BT[:, :, None], 0.0)
@@ -145,7 +146,7 @@ def load(path: Path, name: str) -> ConformerUpstream:
     missing = [key for key in missing if not key.startswith("logmel.")]
     if missing or extra:
         raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} beside; rebuild it")
-    model.hash = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    model.hash = file_hash(path)
     return model
 
 

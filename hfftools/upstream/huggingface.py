@@ -7,8 +7,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
+from hfftools.expdir import file_hash
 from hfftools.log import UserError
-from hfftools.upstream.checkpoint_files import file_hash
+from hfftools.nn.rate import RATE_HZ
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Attention,
@@ -29,7 +30,6 @@ MODELS = {  # model_type in config.json: class
 }
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # one file or its shards
 WAV_EPS = 1e-7  # what Wav2Vec2FeatureExtractor adds to the variance
-RATE_HZ = 16000
 MASKED = {"mask_time_prob": 0.05}  # above zero, or transformers would leave the mask embedding out; no masks are drawn
 
 

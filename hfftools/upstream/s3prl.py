@@ -12,8 +12,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from hfftools.expdir import file_hash
 from hfftools.log import UserError, log, suggest
-from hfftools.upstream.checkpoint_files import fetch, file_hash
+from hfftools.upstream.checkpoint_files import fetch
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Activation,

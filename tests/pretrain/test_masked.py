@@ -38,7 +38,7 @@ def test_targets_lie_on_the_encoders_frames(corpus, tmp_path):
     speech = load_corpus([f"{corpus}/train"], tmp_path)
     model = masked.ConformerUpstream(masked.EncoderConfig(dim=16, layers=1, heads=2))
     mel_TM = torch.from_numpy(speech.mel(0))
-    frames = model.subsample.out_lens(torch.tensor([len(mel_TM)])).item()
+    frames = model.subsample(mel_TM[None]).shape[1]
     views = kmeans.mfcc(mel_TM)
     assert views.shape == (frames, 2, 39)
     shifted = kmeans.mfcc(mel_TM[8:])
