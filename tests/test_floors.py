@@ -10,7 +10,7 @@ FLOORS = {  # the order of design: a room imports from the rooms of lower number
     number: rooms
     for number, rooms in enumerate(
         [
-            ["cli", "config", "expdir", "dist", "log", "show"],
+            ["cli", "config", "figure", "expdir", "dist", "log", "show"],
             ["nn"],
             ["audio"],
             ["text"],
@@ -41,7 +41,7 @@ DOORS = {
     "espeakng_loader": "audio/espeak.py",
     "jiwer": "score/counts.py",
     "kenlm": "decode/lm.py",
-    "matplotlib": "probe/plot.py",
+    "matplotlib": "figure.py",
     "regex": "text/normalise.py",
     "num2words": "text/normalise.py",
     "onnx": "infer/export.py",

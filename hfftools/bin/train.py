@@ -23,7 +23,7 @@ def main() -> None:
     from hfftools import dist
     from hfftools.config import conf_file
     from hfftools.log import log, setup_logging
-    from hfftools.probe.plot import training_curves
+    from hfftools.report.training_curves import training_curves
     from hfftools.train.job import train
 
     setup_logging()

@@ -1,4 +1,4 @@
-"""What a probe found in, one HTML page that needs nothing beside it and one table of plain text out."""
+"""Write the results of a probe as one HTML page that needs no other file, and as a table in plain text."""
 
 import base64
 import shlex
@@ -6,8 +6,10 @@ import textwrap
 from html import escape
 from string import Template
 
+from hfftools.figure import plt, svg
 from hfftools.probe import plot
 from hfftools.probe.measures import Measure, Part, best_layer, best_value, mark, shown, spread, value, written
+from hfftools.probe.results import LayerResult, ProbeResults
 
 WIDTH = 110  # characters of a line of the plain text
 BETTER = {-1: "lower", 0: "neither", 1: "higher"}
@@ -63,79 +65,81 @@ $body
 """)
 CAVEATS = (
     "A linear head shows what is linearly readable from one layer alone. It does not show what a fusion of several "
-    "layers, or a deeper head, can use: a layer that reads badly by itself may still add what the others lack.",
+    "layers, or a deeper head, can use: a layer with many errors by itself may still add what the others lack.",
     "Intervals are 95 % bootstrap intervals over utterances of the evaluated set. They hold for this trained head; they "
     "do not cover another seed, another set or other speakers. Two layers whose intervals overlap may still differ "
-    "surely, since both are scored on the same utterances.",
+    "significantly, since both are scored on the same utterances.",
     "PWCCA, CKA, mutual information, isotropy and rank are estimates from the frames and segments counted at the top, and "
     "shift with their number: compare layers of one page rather than pages of different data. Where a sample is too "
-    "small to say anything, the cell has a dash.",
+    "small for an estimate, the cell has a dash.",
     "Layers are compared on a development set. The result of a system built on this choice belongs on another set.",
 )
 
 
-def _figure(drawn: object, alt: str, caption: str) -> str:
+def _figure(drawn: plt.Figure | None, alt: str, caption: str) -> str:
     if drawn is None:
         return ""
-    data = base64.b64encode(plot.svg(drawn).encode()).decode()
+    data = base64.b64encode(svg(drawn).encode()).decode()
     image = f'<img alt="{escape(alt)}" src="data:image/svg+xml;base64,{data}">'
     return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
-def _looked_at(found: dict) -> str:
+def _inputs(results: ProbeResults) -> str:
+    """Return what was probed, on which data and how: names and numbers, and what was assumed."""
     what = {
-        "Upstream": found["upstream"],
-        "Hash": found["hash"],
-        "Trained on": found["train"],
-        "Scored on": found["dev"],
+        "Upstream": results.upstream,
+        "Hash": results.hash,
+        "Trained on": results.train,
+        "Scored on": results.dev,
     }
-    what["Layers"] = len(found["layers"])
-    what |= {key.replace("_", " ").capitalize(): number for key, number in (found.get("facts") or {}).items()}
+    what["Layers"] = len(results.layers)
+    what |= {key.replace("_", " ").capitalize(): number for key, number in results.facts.items()}
     texts = ((name, f"{it:,}" if isinstance(it, int) else str(it)) for name, it in what.items())
     lines = [f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in texts]
-    assumed = "".join(f"<li>{escape(line)}</li>" for line in found.get("assumed") or ())
-    how = f"<p>{escape(found['how'])}</p>" if "how" in found else ""
+    assumed = "".join(f"<li>{escape(line)}</li>" for line in results.assumed)
+    how = f"<p>{escape(results.how)}</p>" if results.how else ""
     return f"<dl>{''.join(lines)}</dl>{how}" + (
         f"<p>Assumed, since it was not given:</p><ul>{assumed}</ul>" if assumed else ""
     )
 
 
-def _advice(found: dict, recommendation: str) -> str:
-    chosen = found.get("recommendation")
+def _advice(results: ProbeResults, recommendation: str) -> str:
+    """Return the recommended layers, the reason, and the command that trains on them; "" without a recommendation."""
+    chosen = results.recommendation
     if not chosen:
         return ""
-    layers = ", ".join(map(str, chosen["layers"]))
-    words = f"Fuse layers {layers}" if len(chosen["layers"]) > 1 else f"Take layer {layers} alone"
-    above = max(row["layer"] for row in found["layers"]) > chosen["stop"]
-    more = f" Nothing above layer {chosen['stop']} need be computed." if above else ""
+    layers = ", ".join(map(str, chosen.layers))
+    words = f"Fuse layers {layers}" if len(chosen.layers) > 1 else f"Take layer {layers} alone"
+    above = max(row.layer for row in results.layers) > chosen.stop
+    more = f" Nothing above layer {chosen.stop} need be computed." if above else ""
     command = f"hff-train exp/fusion --config {shlex.quote(recommendation)}"
     return (
         f'<h2>Recommendation</h2><div class="advice"><p><strong>{words}.</strong>{more} '
-        f"The best layer alone is {chosen['best']}.</p><p>{escape(chosen['reason'])}</p></div>"
-        f"<pre>{escape(command)}</pre><p>with <code>recommendation.yaml</code>, which lies beside this page:</p>"
-        f"<pre>{escape(chosen['yaml'].rstrip())}</pre>"
+        f"The best layer alone is {chosen.best}.</p><p>{escape(chosen.reason)}</p></div>"
+        f"<pre>{escape(command)}</pre><p>with <code>recommendation.yaml</code>, in the folder of this page:</p>"
+        f"<pre>{escape(chosen.yaml.rstrip())}</pre>"
     )
 
 
-def _cell(found: dict, row: dict, measure: Measure, kind: str) -> str:
+def _cell(results: ProbeResults, row: LayerResult, measure: Measure, kind: str) -> str:
     text, more = escape(written(row, measure)), spread(row, measure)
-    if value(row, measure.key) is not None and value(row, measure.key) == best_value(found, measure):
+    if value(row, measure.key) is not None and value(row, measure.key) == best_value(results, measure):
         text = f"<b>{text}</b>"
     return f"<td{kind}>{text}{f'<small>{escape(more)}</small>' if more else ''}</td>"
 
 
-def _layers(found: dict) -> str:
-    """A row a layer; a vertical line where a part begins."""
-    parts = shown(found)
+def _layers(results: ProbeResults) -> str:
+    """Return the table with one row for each layer; a vertical line marks where a part begins."""
+    parts = shown(results)
     columns = [(m, ' class="first"' if m is part.measures[0] else "") for part in parts for m in part.measures]
     groups = (f'<th class="first" colspan="{len(p.measures)}" scope="colgroup">{escape(p.name)}</th>' for p in parts)
     heads = (f'<th{kind} scope="col">{escape(measure.head)}</th>' for measure, kind in columns)
-    chosen = (found.get("recommendation") or {}).get("layers", ())
+    chosen = results.recommended_layers
     rows = []
-    for row in found["layers"]:
-        cells = "".join(_cell(found, row, measure, kind) for measure, kind in columns)
-        kind = ' class="chosen"' if row["layer"] in chosen else ""
-        rows.append(f'<tr{kind}><th scope="row">{row["layer"]}</th>{cells}<td>{escape(mark(found, row))}</td></tr>')
+    for row in results.layers:
+        cells = "".join(_cell(results, row, measure, kind) for measure, kind in columns)
+        kind = ' class="chosen"' if row.layer in chosen else ""
+        rows.append(f'<tr{kind}><th scope="row">{row.layer}</th>{cells}<td>{escape(mark(results, row))}</td></tr>')
     return (
         f'<div class="wide"><table class="layers"><thead><tr><th rowspan="2" scope="col">layer</th>{"".join(groups)}'
         f'<td rowspan="2"></td></tr><tr>{"".join(heads)}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
@@ -144,10 +148,10 @@ def _layers(found: dict) -> str:
     )
 
 
-def _legend(found: dict) -> str:
-    """What the columns say."""
+def _legend(results: ProbeResults) -> str:
+    """Return the table that explains the columns."""
     rows = []
-    for part in shown(found):
+    for part in shown(results):
         links = (f'<a href="{link}">{escape(name)}</a>' if link else escape(name) for name, link in part.sources)
         says = " ".join([escape(part.says), "; ".join(links)]).strip()
         rows.append(f'<tr><th scope="rowgroup">{escape(part.name)}</th><td colspan="3">{says}</td></tr>')
@@ -158,41 +162,41 @@ def _legend(found: dict) -> str:
     return f'<table class="legend"><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
-def page(found: dict, recommendation: str = "recommendation.yaml") -> str:
-    """A whole HTML5 page of `found`, as in probe.json; `recommendation` is the path that its command names."""
-    title = f"What the layers of {found['upstream']} know"
-    best, curves = best_layer(found), shown(found)
-    told = "" if best is None else f" The best layer is {best}."
+def page(results: ProbeResults, recommendation: str = "recommendation.yaml") -> str:
+    """Return a whole HTML5 page of `results`; `recommendation` is the path that its command names."""
+    title = f"What the layers of {results.upstream} know"
+    best, curves = best_layer(results), shown(results)
+    best_note = "" if best is None else f" The best layer is {best}."
     errors = _figure(
-        plot.layer_errors(found),
-        f"Word and character error rate by layer, with 95 % intervals.{told} The table below has the numbers.",
+        plot.layer_errors(results),
+        f"Word and character error rate by layer, with 95 % intervals.{best_note} The table below has the numbers.",
         "How well words and characters are read from each layer alone; lower is better. Bars: 95 % intervals.",
     )
     everything = _figure(
-        plot.layer_curves(found),
+        plot.layer_curves(results),
         f"Curves by layer of: {', '.join(p.name.removesuffix(', %') for p in curves)}. The table below has the numbers.",
-        "All measures by layer; what each says stands below the table. A gap: undefined, or its probe diverged.",
+        "All measures by layer; the last table explains each. A gap: undefined, or the probe diverged.",
     )
     alike = _figure(
-        plot.cka_map(found),
+        plot.cka_map(results),
         "Heat map of the linear CKA of each layer with each other and with the log-mel input.",
-        "Linear CKA of each pair of layers: blocks of light cells are layers that tell much the same. Apart: the input.",
+        "Linear CKA of each pair of layers: light blocks are layers that hold much the same. Set apart: the input.",
     )
-    body = [f"<h1>{escape(title)}</h1>", _looked_at(found), _advice(found, recommendation)]
+    body = [f"<h1>{escape(title)}</h1>", _inputs(results), _advice(results, recommendation)]
     body += [f"<h2>{head}</h2>{it}" for head, it in (("Errors by layer", errors), ("All curves", everything)) if it]
-    body += [f"<h2>Likeness of the layers</h2>{alike}"] if alike else []
-    body += ["<h2>All numbers</h2>", _layers(found), "<h2>What the measures say</h2>", _legend(found)]
+    body += [f"<h2>Similarity of the layers</h2>{alike}"] if alike else []
+    body += ["<h2>All numbers</h2>", _layers(results), "<h2>What the measures say</h2>", _legend(results)]
     body += ["<h2>How to read this</h2><ul>", *(f"<li>{escape(caveat)}</li>" for caveat in CAVEATS), "</ul>"]
     return HTML.substitute(title=escape(title), body="\n".join(part for part in body if part))
 
 
-def _block(found: dict, part: Part) -> list[str]:
-    """The lines of a part's columns, all of one width: its name, the heads, a line a layer."""
+def _block(results: ProbeResults, part: Part) -> list[str]:
+    """Return the lines of a part's columns, all of one width: its name, the headings, one line for each layer."""
     columns = []
     for m in part.measures:
-        cells = [written(row, m) for row in found["layers"]]
+        cells = [written(row, m) for row in results.layers]
         if m.key == "wer":
-            ends = [spread(row, m) for row in found["layers"]]
+            ends = [spread(row, m) for row in results.layers]
             cells = [f"{cell} {f'({end})' if end else '':{max(map(len, ends)) + 2}}" for cell, end in zip(cells, ends)]
         width = max(map(len, [m.head, *cells]))
         columns.append([text.rjust(width) for text in (m.head, *cells)])
@@ -201,23 +205,23 @@ def _block(found: dict, part: Part) -> list[str]:
     return [part.name.center(width), *(line.rjust(width) for line in lines)]
 
 
-def table(found: dict) -> str:
-    """The numbers as plain text in lines of at most 110 characters, in as many tables as that takes."""
-    heads = [f"What the layers of {found['upstream']} know: trained on {found['train']}, scored on {found['dev']}"]
-    heads += [f"assumed {line}" for line in found.get("assumed") or ()]
-    layers = ["", "layer", *(str(row["layer"]).rjust(5) for row in found["layers"])]
-    marks = ["", "", *(mark(found, row) for row in found["layers"])]
+def table(results: ProbeResults) -> str:
+    """Return the numbers as plain text in lines of at most 110 characters, in as many tables as that takes."""
+    heads = [f"What the layers of {results.upstream} know: trained on {results.train}, scored on {results.dev}"]
+    heads += [f"assumed {line}" for line in results.assumed]
+    layers = ["", "layer", *(str(row.layer).rjust(5) for row in results.layers)]
+    marks = ["", "", *(mark(results, row) for row in results.layers)]
     tables, room = [[layers]], WIDTH - 5 - max(map(len, marks)) - 3
-    for block in (_block(found, part) for part in shown(found)):
+    for block in (_block(results, part) for part in shown(results)):
         if len(block[0]) + 3 > room and len(tables[-1]) > 1:
             tables.append([layers])
             room = WIDTH - 5
         tables[-1].append(block)
         room -= len(block[0]) + 3
     tables[0].append(marks)
-    if found.get("recommendation"):
-        chosen = found["recommendation"]
-        heads.append(f"Recommended: layers {', '.join(map(str, chosen['layers']))}. {chosen['reason']}")
+    if results.recommendation:
+        chosen = results.recommendation
+        heads.append(f"Recommended: layers {', '.join(map(str, chosen.layers))}. {chosen.reason}")
     texts = [textwrap.fill(head, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for head in heads]
     for columns in tables:
         columns[0] = [text.ljust(5) for text in columns[0]]

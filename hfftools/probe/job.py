@@ -20,6 +20,7 @@ from hfftools.probe.inputs import Material, forget_states, settle
 from hfftools.probe.layer_statistics import survey
 from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
 from hfftools.probe.recommendation import recommend
+from hfftools.probe.results import LayerResult, ProbeResults
 from hfftools.train.checkpoint import read_state
 from hfftools.upstream.names import short_name
 
@@ -56,33 +57,27 @@ def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
     save_config(config, exp.config)
     write_json(exp.inputs, inputs)
     setup_logging(exp.log)
-    found = {
-        "upstream": material.upstream.name,
-        "hash": material.upstream.hash,
-        "train": config.train,
-        "dev": config.dev,
-    }
-    found |= {"how": _how(config), "assumed": assumed}
-    found |= {"layers": [{"layer": layer} for layer in material.layers], "facts": {}}
+    results = ProbeResults(
+        material.upstream.name, material.upstream.hash, config.train, config.dev, _how(config), assumed
+    )
+    results.layers = [LayerResult(layer) for layer in material.layers]
     for part, run in (("probes", _train_probes), ("survey", _survey)):
         if not exp.part(part).exists():
             write_json(exp.part(part), run(exp, material))
-        done = json.loads(exp.part(part).read_text())
-        found["facts"] |= done["facts"]
-        found["layers"] = [row | more for row, more in zip(found["layers"], done["layers"], strict=True)]
-        found |= {key: done[key] for key in ("cka",) if key in done}
+        # read back even when just made, so that a resumed probe and an uninterrupted one see the same numbers
+        results.add_part(json.loads(exp.part(part).read_text()))
     errors = json.loads(exp.part("probes").read_text())["errors"]
     if errors:
         errors = {int(layer): counts for layer, counts in errors.items()}
         data = {"train": config.train, "dev": config.dev, "units": config.units}
         if Path(config.train).parent == exp.built_in:
             data["test"] = [str(exp.built_in / "test")]
-        found["recommendation"] = recommend(errors, found.get("cka"), {"upstream": config.upstream, "data": data})
-        write_text(exp.recommendation, found["recommendation"]["yaml"])
-    plot.layer_pictures(exp, found)
-    write_text(exp.table, html_page.table(found))
-    write_text(exp.page, html_page.page(found, str(exp.recommendation)))
-    write_json(exp.probe, found)
+        results.recommendation = recommend(errors, results.cka, {"upstream": config.upstream, "data": data})
+        write_text(exp.recommendation, results.recommendation.yaml)
+    plot.layer_pictures(exp, results)
+    write_text(exp.table, html_page.table(results))
+    write_text(exp.page, html_page.page(results, str(exp.recommendation)))
+    write_json(exp.probe, results.to_json())
     forget_states(exp)
 
 

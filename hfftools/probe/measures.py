@@ -1,11 +1,10 @@
-"""A layer's row of what a probe found in, numbers to draw and print out; what each measure says, and where it comes from.
-
-A row is {"layer": its number, "diverged": names of probes given up, measure: number or None}, as in probe.json.
-"""
+"""The measures of a layer: what each says, where it comes from, and its numbers as they are drawn and printed."""
 
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from hfftools.probe.results import LayerResult, ProbeResults
 
 
 class Measure(NamedTuple):
@@ -20,7 +19,7 @@ class Measure(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Columns under one head, with what they have in common and where they come from."""
+    """Columns under one heading, with what they have in common and where they come from."""
 
     name: str
     says: str
@@ -54,19 +53,19 @@ PARTS = (
         ),
     ),
     Part(
-        "Right, %",
+        "Accuracy, %",
         "A linear classifier trained on the frozen states of this layer alone.",
         (),
         (
-            Measure("frame_accuracy", "frame", 1, 1, "0 to 100", "Frames whose phone, or silence, is named rightly."),
+            Measure("frame_accuracy", "frame", 1, 1, "0 to 100", "Frames whose phone, or silence, is recognised."),
             Measure(
                 "speaker_accuracy",
                 "speaker",
                 1,
                 1,
                 "0 to 100",
-                "Held-out utterances of known speakers whose speaker is named rightly, from mean and deviation over frames. "
-                "Higher: more of the voice is left, which of itself is of no use to the recognition of words.",
+                "Held-out utterances of known speakers whose speaker is recognised, from mean and deviation over frames. "
+                "Higher: the layer keeps more of the voice, which by itself does not help to recognise words.",
             ),
         ),
     ),
@@ -93,7 +92,7 @@ PARTS = (
     ),
     Part(
         "CKA",
-        "Linear centred kernel alignment: likeness up to rotation and scale, ruled by directions of large variance.",
+        "Linear centred kernel alignment: similarity up to rotation and scale, dominated by directions of large variance.",
         (("Kornblith et al. 2019", "https://arxiv.org/abs/1905.00414"),),
         (
             Measure(
@@ -104,11 +103,11 @@ PARTS = (
     Part(
         "MI",
         "Mutual information of k-means clusters of mean-pooled segments with their labels, as a share of the labels' "
-        "entropy; what chance would give is taken off both.",
+        "entropy; what chance alone would give is subtracted from both.",
         (("Hsu et al. 2021 (HuBERT)", "https://arxiv.org/abs/2106.07447"), *PASAD),
         (
-            Measure("mi_phone", "phone", 2, 1, "0 to 1", "With phones: how much of the phone its cluster tells."),
-            Measure("mi_word", "word", 2, 1, "0 to 1", "With words: how much of the word its cluster tells."),
+            Measure("mi_phone", "phone", 2, 1, "0 to 1", "With phones: how much the cluster says about the phone."),
+            Measure("mi_word", "word", 2, 1, "0 to 1", "With words: how much the cluster says about the word."),
         ),
     ),
     Part(
@@ -126,7 +125,7 @@ PARTS = (
                 0,
                 "0 to 1",
                 "Smallest over largest partition function along the principal directions, both signs, of frames divided "
-                "by their root-mean-square norm. 1: alike in all directions.",
+                "by their root-mean-square norm. 1: the same in all directions.",
             ),
             Measure(
                 "log_isotropy", "ln, raw", 1, 0, "up to 0", "Natural logarithm of the same for frames as they are."
@@ -161,61 +160,78 @@ PARTS = (
 PERCENT = {measure.key for part in PARTS if part.name.endswith("%") for measure in part.measures}
 
 
-def value(row: dict, key: str) -> float | None:
-    """A measure, or an end of its interval; error rates and accuracies in percent. None where it is undefined."""
-    number, percent = row.get(key), key.removesuffix("_low").removesuffix("_high") in PERCENT
-    return None if number is None or not math.isfinite(number) else 100 * number if percent else number
+def value(row: LayerResult, key: str) -> float | None:
+    """Return a measure, or an end of its interval; error rates and accuracies in percent. None where it is undefined.
+
+    nan and infinity count as undefined too, so that one broken layer leaves a gap and not a broken axis.
+    """
+    number = row.figures.get(key)
+    if number is None or not math.isfinite(number):
+        return None
+    return 100 * number if key.removesuffix("_low").removesuffix("_high") in PERCENT else number
 
 
-def measured(found: dict, keys: Iterable[str]) -> list[str]:
-    """Those of `keys` that at least one layer has."""
-    return [key for key in keys if any(value(row, key) is not None for row in found["layers"])]
+def measured(results: ProbeResults, keys: Iterable[str]) -> list[str]:
+    """Return those of `keys` that at least one layer has."""
+    return [key for key in keys if any(value(row, key) is not None for row in results.layers)]
 
 
-def shown(found: dict) -> list[Part]:
-    """The parts that were run, each with the measures that at least one layer has."""
+def shown(results: ProbeResults) -> list[Part]:
+    """Return the parts that were run, each with the measures that at least one layer has."""
     parts = []
     for part in PARTS:
-        keys = measured(found, [measure.key for measure in part.measures])
+        keys = measured(results, [measure.key for measure in part.measures])
         if keys:
             parts.append(part._replace(measures=tuple(m for m in part.measures if m.key in keys)))
     return parts
 
 
-def best_layer(found: dict) -> int | None:
-    """The layer that the recommendation calls the best, else the one of the lowest WER; None where neither is there."""
-    if found.get("recommendation"):
-        return found["recommendation"]["best"]
-    rows = [row for row in found["layers"] if value(row, "wer") is not None]
-    return min(rows, key=lambda row: row["wer"])["layer"] if rows else None
+def best_layer(results: ProbeResults) -> int | None:
+    """Return the best layer of the recommendation, else the one of the lowest WER; None where neither is known.
+
+    The recommendation goes by character errors, which are more numerous and so decide between layers sooner.
+    """
+    if results.recommendation:
+        return results.recommendation.best
+    wers = _column(results, "wer")
+    return min(wers, key=lambda layer: wers[layer]) if wers else None
 
 
-def best_value(found: dict, measure: Measure) -> float | None:
-    """The best of a column; None where neither direction is better, or where there is nothing to choose from."""
-    values = [number for row in found["layers"] if (number := value(row, measure.key)) is not None]
+def best_value(results: ProbeResults, measure: Measure) -> float | None:
+    """Return the best value of a column; None where neither direction is better or fewer than two layers have it."""
+    values = _column(results, measure.key).values()
     return max(values, key=lambda number: measure.better * number) if measure.better and len(values) > 1 else None
 
 
-def written(row: dict, measure: Measure) -> str:
-    """The number as it is printed; – where it is undefined."""
+def _column(results: ProbeResults, key: str) -> dict[int, float]:
+    """Return {layer: the measure} of the layers where it is defined."""
+    values = {row.layer: value(row, key) for row in results.layers}
+    return {layer: number for layer, number in values.items() if number is not None}
+
+
+def written(row: LayerResult, measure: Measure) -> str:
+    """Return the number as it is printed; – where it is undefined."""
     return _digits(value(row, measure.key), measure.digits)
 
 
-def spread(row: dict, measure: Measure) -> str:
-    """The 95 % interval of a measure, or ± its standard deviation, as it is printed; nothing where it is not known."""
+def spread(row: LayerResult, measure: Measure) -> str:
+    """Return the 95 % interval of a measure, or ± its standard deviation, as printed; "" where it is not known."""
     low, high = (value(row, f"{measure.key}_{end}") for end in ("low", "high"))
-    if None not in (value(row, measure.key), low, high):
+    if value(row, measure.key) is not None and low is not None and high is not None:
         return f"{_digits(low, measure.digits)}–{_digits(high, measure.digits)}"
     deviation = value(row, "norm_std") if measure.key == "norm_mean" else None
     return "" if deviation is None else f"±{_digits(deviation, measure.digits)}"
 
 
 def _digits(number: float | None, digits: int) -> str:
-    return "–" if number is None else f"{number:.{digits}f}" if digits >= 0 else f"{number:.{-digits}g}"
+    if number is None:
+        return "–"
+    return f"{number:.{digits}f}" if digits >= 0 else f"{number:.{-digits}g}"
 
 
-def mark(found: dict, row: dict) -> str:
-    """What is to be said beside a row: that it is the best or recommended, and which of its probes diverged."""
-    marks = ["best"] if row["layer"] == best_layer(found) and len(found["layers"]) > 1 else []
-    marks += ["recommended"] if row["layer"] in (found.get("recommendation") or {}).get("layers", ()) else []
-    return "; ".join(marks + ([f"diverged: {', '.join(row['diverged'])}"] if row.get("diverged") else []))
+def mark(results: ProbeResults, row: LayerResult) -> str:
+    """Return the remark at the end of a row: whether it is the best or recommended, and which of its probes diverged."""
+    marks = ["best"] if row.layer == best_layer(results) and len(results.layers) > 1 else []
+    marks += ["recommended"] if row.layer in results.recommended_layers else []
+    marks += [f"diverged: {', '.join(row.diverged)}"] if row.diverged else []
+    return "; ".join(marks)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfftools.probe.plot import plt, save
+from hfftools.figure import plt, save
 from hfftools.report.experiments import Plot
 
 # Okabe and Ito's colours, which the colour-blind can tell apart, and a mark each

@@ -8,15 +8,24 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hfftools.probe.html_page import page, table
+from hfftools.probe import html_page
 from hfftools.probe.measures import PARTS, PERCENT
+from hfftools.probe.results import ProbeResults
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 MEASURES = [measure for part in PARTS for measure in part.measures]
 
 
+def page(stored: dict, *path: str) -> str:
+    return html_page.page(ProbeResults.from_json(stored), *path)
+
+
+def table(stored: dict) -> str:
+    return html_page.table(ProbeResults.from_json(stored))
+
+
 def full(count: int = 4) -> dict:
-    """A probe in which no two numbers of a layer are alike."""
+    """The content of a probe.json in which no two numbers of a layer are alike."""
     rows = []
     for layer in range(count):
         row = {"layer": layer, "diverged": []}
@@ -131,7 +140,7 @@ def test_parts_that_were_not_run_leave_nothing():
     of = full()
     keep = {"layer", "diverged", "mi_phone"}
     of["layers"] = [{key: row[key] for key in keep} for row in of["layers"]]
-    for key in ("cka", "facts", "recommendation"):
+    for key in ("cka", "recommendation"):
         del of[key]
     of["layers"][1]["mi_phone"] = None
     of["layers"][2]["isoscore"] = None
@@ -151,7 +160,7 @@ def test_parts_that_were_not_run_leave_nothing():
 
 
 def test_a_layer_alone_and_nothing_measured_still_read():
-    of = full(1) | {"recommendation": None, "cka": None, "facts": None}
+    of = full(1) | {"recommendation": None, "cka": None, "facts": {}}
     assert "<b>" not in page(of), "there is nothing to choose from"
     of["layers"] = [{"layer": 0}]
     assert Reader(page(of)).sources == []

@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 
 from hfftools.expdir import ExpDir
+from hfftools.figure import svg
 from hfftools.probe import plot
+from hfftools.probe.results import LayerResult, ProbeResults
 
 
-def found(count: int, **more) -> dict:
+def found(count: int, **more) -> ProbeResults:
     rows = [
         {"layer": i, "diverged": [], "wer": 0.9 - i / 100, "wer_low": 0.88 - i / 100, "wer_high": 0.93 - i / 100}
         | {"mi_phone": i / 100, "norm_mean": 1.5**i, "norm_std": 0.1}
         for i in range(count)
     ]
-    return {"upstream": "a/$odd$ one", "dev": "data/dev", "layers": rows, **more}
+    of = {
+        "upstream": "a/$odd$ one",
+        "hash": "7bb8",
+        "train": "data/train",
+        "dev": "data/dev",
+        "layers": rows,
+        "facts": {},
+    }
+    return ProbeResults.from_json(of | more)
 
 
 def drawn(figure) -> list[np.ndarray]:
@@ -31,16 +41,16 @@ def cka(count: int) -> dict:
 
 
 def test_pictures_are_the_same_at_each_call():
-    of = found(3, cka=cka(3), recommendation={"layers": [0], "best": 0})
+    of = found(3, cka=cka(3), recommendation={"layers": [0], "stop": 0, "best": 0, "reason": "", "yaml": ""})
     for draw in (plot.layer_errors, plot.layer_curves, plot.cka_map):
-        first = plot.svg(draw(of))
-        assert first == plot.svg(draw(of))
+        first = svg(draw(of))
+        assert first == svg(draw(of))
         assert "<dc:date>" not in first and "<text" not in first
 
 
 @pytest.mark.parametrize("count", [1, 50])
 def test_pictures_of_any_depth(count, tmp_path):
-    of = found(count, cka=cka(count), recommendation={"layers": [0], "best": 0})
+    of = found(count, cka=cka(count), recommendation={"layers": [0], "stop": 0, "best": 0, "reason": "", "yaml": ""})
     exp = ExpDir(tmp_path)
     paths = plot.layer_pictures(exp, of)
     assert paths == [exp.layers_image, exp.curves_image, exp.cka_image]
@@ -50,20 +60,21 @@ def test_pictures_of_any_depth(count, tmp_path):
 
 def test_what_was_not_measured_is_not_drawn(tmp_path):
     of = found(4)
-    for row in of["layers"]:
-        row |= {"wer": None, "wer_low": None, "wer_high": None}
+    for row in of.layers:
+        row.figures |= {"wer": None, "wer_low": None, "wer_high": None}
     assert plot.layer_errors(of) is None and plot.cka_map(of) is None
     figure = plot.layer_curves(of)
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Mutual information with …", "Norm of a frame"]
     plt.close(figure)
-    of["layers"] = [{"layer": 0, "diverged": []}]
+    of.layers = [LayerResult(0)]
     assert plot.layer_pictures(ExpDir(tmp_path), of) == []
 
 
 def test_an_undefined_layer_is_a_gap_and_a_diverged_one_is_marked():
     of = found(4)
-    of["layers"][2] |= {"wer": None, "wer_low": None, "wer_high": None, "diverged": ["asr"]}
-    of["layers"][3]["wer"] = math.nan
+    of.layers[2].figures |= {"wer": None, "wer_low": None, "wer_high": None}
+    of.layers[2].diverged = ["asr"]
+    of.layers[3].figures["wer"] = math.nan
     figure = plot.layer_errors(of)
     assert "diverged" in [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     (curve,) = drawn(figure)

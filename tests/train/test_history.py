@@ -12,7 +12,7 @@ from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
-from hfftools.probe.plot import training_curves
+from hfftools.report.training_curves import training_curves
 from hfftools.text import units
 from hfftools.train import checkpoint, evaluate, experiment, job
 from hfftools.train.history import Diverged, History, told

@@ -1,0 +1,37 @@
+"""Draw the history of a training run: loss, error rate and, where the fusion has them, layer weights."""
+
+from pathlib import Path
+
+from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.figure import plt, save
+
+
+def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]:
+    figure, axes = plt.subplots(figsize=(6, 4))
+    axes.set(xlabel=x_label, ylabel=y_label, title=title)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def training_curves(exp: ExpDir) -> list[Path]:
+    """Write loss.png, wer.png or cer.png and, for a fusion with layer weights, layer_weights.png; return their paths."""
+    history = read_json_lines(exp.history)
+    epochs = [record["epoch"] for record in history]
+    figure, axes = _axes("epoch", "loss per utterance (nats)", f"{exp.root.name}: loss")
+    axes.plot(epochs, [r["loss"] for r in history], label="train")
+    axes.plot(epochs, [r["dev_loss"] for r in history], "--", label="dev")
+    axes.set_yscale("log")
+    axes.legend()
+    paths = [save(figure, exp.images / "loss.png")]
+    metric = history[-1]["metric"]
+    figure, axes = _axes("epoch", f"{metric.upper()} (%)", f"{exp.root.name}: {metric.upper()} on dev")
+    axes.plot(epochs, [100 * r["dev_error"] for r in history], marker=".")
+    axes.set_ylim(bottom=0)
+    paths.append(save(figure, exp.images / f"{metric}.png"))
+    weights = history[-1]["layer_weights"]
+    if weights:
+        title = f"{exp.root.name}: layer weights, epoch {epochs[-1]}"
+        figure, axes = _axes("layer", "share of the weighted sum", title)
+        axes.bar(list(weights), list(weights.values()))
+        paths.append(save(figure, exp.images / "layer_weights.png"))
+    return paths
