@@ -4,10 +4,10 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
 from hfftools import __version__
+from hfftools.completion import complete, packaged
 from hfftools.log import UserError, log
 
 
@@ -21,9 +21,21 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return f"{shown} (default: %(default)s)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that answers the shell's completion before it parses."""
+
+    def parse_args(self, *args, **kwargs):
+        complete(self)
+        return super().parse_args(*args, **kwargs)
+
+    def parse_intermixed_args(self, *args, **kwargs):
+        complete(self, intermixed=True)
+        return super().parse_intermixed_args(*args, **kwargs)
+
+
 def command_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Return the parser of the command `name`; it has --help and --version already."""
-    parser = argparse.ArgumentParser(prog=name, description=description, formatter_class=_HelpFormatter)
+    parser = _Parser(prog=name, description=description, formatter_class=_HelpFormatter)
     parser.add_argument("--version", action="version", version=f"{name} {__version__}")
     return parser
 
@@ -37,8 +49,7 @@ def add_show(parser: argparse.ArgumentParser) -> None:
 
 def packaged_names(kind: str) -> str:
     """Return the names of the yaml files in conf/<kind>, for a help text."""
-    names = sorted(entry.name for entry in files("hfftools.conf").joinpath(kind).iterdir())
-    return ", ".join(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+    return ", ".join(packaged(kind))
 
 
 def run_main(main: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ FLOORS = {  # the order of design: a room imports from the rooms of lower number
     number: rooms
     for number, rooms in enumerate(
         [
-            ["cli", "config", "figure", "expdir", "dist", "log", "show"],
+            ["cli", "completion", "config", "figure", "expdir", "dist", "log", "show"],
             ["nn"],
             ["audio"],
             ["text"],
@@ -48,6 +48,7 @@ DOORS = {
     "onnxruntime": "infer/export.py",
     "sklearn": "nn/kmeans.py",
     "omegaconf": "config.py",
+    "argcomplete": "completion.py",
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

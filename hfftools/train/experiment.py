@@ -27,6 +27,8 @@ MANY_TOO_LONG = 0.1  # share of utterances with too few frames for their labels 
 
 # What may change from one call to the next, since it changes nothing that is learned.
 HARMLESS = ("device", "data.workers", "data.test", "train.save_minutes")
+# What may still be chosen for a trained experiment.
+CHANGEABLE = (*HARMLESS, "data.features", "data.batch_seconds")
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
@@ -36,10 +38,9 @@ def configure(sources: list[Path], overrides: list[str]) -> Config:
 
 def read_config(exp: ExpDir, overrides: list[str]) -> Config:
     """The frozen configuration of an experiment, `overrides` over it; UserError for one that could change a result."""
-    free = (*HARMLESS, "data.features", "data.batch_seconds")
     for word in overrides:
-        if word.partition("=")[0] not in free:
-            raise UserError(f"'{word}': after training only {', '.join(free)} can be chosen")
+        if word.partition("=")[0] not in CHANGEABLE:
+            raise UserError(f"'{word}': after training only {', '.join(CHANGEABLE)} can be chosen")
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
     return configure([exp.config], overrides)
