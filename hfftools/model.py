@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import plugin
+from hfftools.config import plugin, plugin_names
 from hfftools.data.batch import Batch
 from hfftools.data.spec_augment import Config as AugmentConfig
 from hfftools.data.spec_augment import Masking, mask_spans, spec_augment
@@ -44,6 +44,20 @@ def check(config: Config) -> None:
     require(not (bare and masked), "mask: fbank has nothing inside to mask; set mask.time=0 mask.channel=0")
 
 
+def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
+    """Return the fusion that `config.name` names, for layers of the widths {layer: width}.
+
+    Raises UserError where the widths differ, as in a pair of upstreams, and the fusion needs one width.
+    """
+    fusion, widths = plugin("fuse", config.name).Fuse, sorted(set(dims.values()))
+    if len(widths) > 1 and not fusion.any_width:
+        others = [name for name in plugin_names("fuse") if plugin("fuse", name).Fuse.any_width]
+        raise UserError(
+            f"fuse.name: '{config.name}' needs layers of one width, not of {widths}; {', '.join(others)} take any"
+        )
+    return fusion(dims, config)
+
+
 class Model(nn.Module):
     """Upstream, fusion and task as one module. `requires_grad` is the only truth about what is trained."""
 
@@ -67,7 +81,7 @@ class Model(nn.Module):
             if parameter.requires_grad and id(parameter) in self.base_parameters:
                 parameter.data = parameter.data.clone()  # in a view the tensor is others' too
         self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
-        self.fuse = plugin("fuse", config.fuse.name).Fuse(self.dims, config.fuse)
+        self.fuse = build_fusion(self.dims, config.fuse)
         self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, units, config.task)
         self.augment, self.mask = config.augment, config.mask
         self.held = False

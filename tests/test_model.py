@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from hfftools.config import plugin_names
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.log import UserError
@@ -12,7 +13,7 @@ from hfftools.train import checkpoint
 from hfftools.train.experiment import configure
 from hfftools.upstream.names import load_upstream
 
-METHODS = ["layer", "weighted_sum", "hff", "hconv", "concat", "grouped", "l_adapter", "ladder"]
+METHODS = plugin_names("fuse")
 
 
 def build(options, *more):

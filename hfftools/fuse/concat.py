@@ -28,6 +28,8 @@ class Config:
 class Fuse(nn.Module):
     """One Linear from the sum of the widths to F."""
 
+    any_width = True  # one Linear spans all widths
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         self.layers, self.out_dim = list(dims), config.out_dim or first_width(dims)[0]

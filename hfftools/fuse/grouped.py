@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from hfftools.config import at_least
 from hfftools.log import require
 from hfftools.nn.layer_sum import weighted_sum
-from hfftools.nn.widths import one_width
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,11 @@ class Config:
 class Fuse(nn.Module):
     """One scalar a layer, and one Linear from groups * D to D."""
 
+    any_width = False  # each group is a sum, which needs one width
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
-        self.layers, self.out_dim = list(dims), one_width(dims, config.name)
+        self.layers, self.out_dim = list(dims), next(iter(dims.values()))
         count, groups = len(dims), config.groups
         require(groups <= count, f"fuse.groups: {groups} groups cannot be made of {count} layers")
         self.sizes = [count // groups + (number < count % groups) for number in range(groups)]

@@ -75,6 +75,8 @@ class Join(nn.Module):
 class Fuse(nn.Module):
     """The tree over the tapped layers; a short last group is allowed."""
 
+    any_width = True  # each layer is projected by itself
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         self.layers, self.group = list(dims), config.group

@@ -29,6 +29,8 @@ class Config:
 class Fuse(nn.Module):
     """4.74 M parameters for 12 layers of 768."""
 
+    any_width = True  # each layer is projected by itself
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         width = self.out_dim = config.width or first_width(dims)[0] * 2 // 3

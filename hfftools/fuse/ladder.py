@@ -47,6 +47,8 @@ class Rung(nn.Module):
 class Fuse(nn.Module):
     """The side stream over the tapped layers, lowest first, added to the last of them."""
 
+    any_width = True  # each layer is projected by itself
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         self.layers, self.out_dim = list(dims), dims[max(dims)]

@@ -17,6 +17,8 @@ class Config:
 class Fuse(nn.Module):
     """Return the one selected layer unchanged."""
 
+    any_width = True  # there is one layer
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         if len(dims) != 1:

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from hfftools.nn.layer_sum import LayerSum
-from hfftools.nn.widths import one_width
 
 
 @dataclass(frozen=True)
@@ -19,9 +18,11 @@ class Config:
 class Fuse(nn.Module):
     """Sum the layers with one trainable scalar each; the plain mean at initialisation."""
 
+    any_width = False  # a sum needs one width
+
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
-        self.out_dim = one_width(dims, config.name)
+        self.out_dim = next(iter(dims.values()))
         self.sum = LayerSum(list(dims), config.normalize)
 
     def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:

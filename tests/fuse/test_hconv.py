@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from hfftools.fuse import hconv
-from hfftools.log import UserError
 
 
 def test_its_size_is_the_published_one():
@@ -44,8 +43,3 @@ def test_it_is_a_convolution_over_the_layers_of_each_frame():
     padded = [torch.zeros(8)] * 2 + [hidden[layer][1, 4] for layer in [1, 3, 5, 6]] + [torch.zeros(8)] * 3
     steps = [sum(weight[:, :, k] @ padded[start + k] for k in range(5)) + bias for start in (0, 3)]
     assert torch.allclose(x_BTF[1, 4], torch.stack(steps, 1).relu().flatten(), atol=1e-5)
-
-
-def test_layers_of_two_widths_are_refused_by_name():
-    with pytest.raises(UserError, match="'hconv' needs layers of one width.*concat, hff, l_adapter, ladder"):
-        hconv.Fuse({0: 8, 1: 12}, hconv.Config())

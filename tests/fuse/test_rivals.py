@@ -1,13 +1,12 @@
 """The other fusions: what each is at birth, its size, layers of two widths, and options that are refused."""
 
-import importlib
-
 import pytest
 import torch
 
+from hfftools.config import plugin, plugin_names
 from hfftools.fuse import concat, grouped, l_adapter, ladder, layer, weighted_sum
 from hfftools.log import UserError
-from hfftools.nn import widths
+from hfftools.model import build_fusion
 
 LENS_B = torch.tensor([7, 5])
 TWO = {0: 16, 1: 16, 2: 24, 3: 24, 4: 24}  # layers of two upstreams
@@ -90,15 +89,16 @@ def test_the_size_of_the_ladder():
     assert count(fuse) == entries + rungs + 12 + 96 * 768 + 768 and round(count(fuse) / 1e6, 2) == 1.28
 
 
-@pytest.mark.parametrize("name", ["weighted_sum", "hconv", "grouped"])
-def test_those_that_need_one_width_name_those_that_take_any(name):
-    plug_in = importlib.import_module(f"hfftools.fuse.{name}")
-    with pytest.raises(UserError, match=f"'{name}' needs layers of one width, not of .16, 24.; {widths.ANY_WIDTH}"):
-        plug_in.Fuse(TWO, plug_in.Config())
-    for other in widths.ANY_WIDTH.split(", "):
-        plug_in = importlib.import_module(f"hfftools.fuse.{other}")
-        x_BTF = plug_in.Fuse(TWO, plug_in.Config())(states(TWO), LENS_B)
-        assert x_BTF.shape[:2] == (2, 7)
+@pytest.mark.parametrize("name", plugin_names("fuse"))
+def test_layers_of_two_widths_are_fused_or_refused_as_the_fusion_declares(name):
+    plug_in = plugin("fuse", name)
+    dims = TWO if name != "layer" else {3: 24}
+    if plug_in.Fuse.any_width:
+        assert build_fusion(dims, plug_in.Config())(states(dims), LENS_B).shape[:2] == (2, 7)
+    else:
+        takers = "concat, hff, l_adapter, ladder, layer take any"
+        with pytest.raises(UserError, match=f"'{name}' needs layers of one width, not of .16, 24.; {takers}"):
+            build_fusion(dims, plug_in.Config())
 
 
 def test_bad_options_are_refused():

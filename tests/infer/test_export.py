@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from hfftools.audio import waveform
-from hfftools.config import save_config
+from hfftools.config import plugin, plugin_names, save_config
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.expdir import ExpDir
@@ -26,19 +28,41 @@ from hfftools.upstream.names import load_upstream
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 README = Path(__file__).parents[2] / "README.md"
-CASES = {  # upstream and options
-    "conformer": ["fuse.name=hff", "task.head=blstm"],
-    "hff_tiny": ["tune.name=prefix", "fuse.name=hff", "task.head=conformer"],
-    "hf_wav2vec2_base": ["tune.name=lora", "tune.projections=[q,v,up]", "fuse.name=hconv", "task.head=blstm"],
-    "hf_hubert_base": ["tune.name=conv_adapter", "fuse.name=concat", "task.head=linear"],
-    "hf_wavlm_base": ["tune.name=houlsby", "tune.width=8", "fuse.name=ladder", "task.head=linear"],
-    "hf_wav2vec2_large": ["tune.name=full", "fuse.name=layer", "fuse.layers=last", "task.head=conformer"],
-    "hf_wav2vec2conformer_rel": ["tune.name=compacter", "tune.width=8", "fuse.name=weighted_sum"],
-    "hf_wav2vec2conformer_rot": ["tune.name=bitfit", "fuse.name=l_adapter", "fuse.width=16"],
-    "wavlm_base": ["tune.name=adapter_bias", "fuse.name=grouped"],
-    "fbank": ["fuse.name=layer", "fuse.layers=last", "task.head=blstm"],
-    "conformer+fbank": ["fuse.name=hff", "fuse.layers=[4]"],  # of the second alone
-}
+FORMS = [
+    "conformer",
+    "hff_tiny",
+    "hf_wav2vec2_base",
+    "hf_hubert_base",
+    "hf_wavlm_base",
+    "hf_wav2vec2_large",
+    "hf_wav2vec2conformer_rel",
+    "hf_wav2vec2conformer_rot",
+    "wavlm_base",
+]
+HEADS = ["blstm", "conformer", "linear"]
+
+
+def options_of(tune: str, fuse: str, head: str) -> list[str]:
+    """Return options that choose one of each, small where they can be; a part that acts on one layer takes the last."""
+    small = ["tune.width=8"] if "width" in {field.name for field in fields(plugin("tune", tune).Config)} else []
+    lora = ["tune.projections=[q,v,up]"] if tune == "lora" else []
+    layers = ["fuse.layers=last"] if fuse == "layer" else []
+    return [f"tune.name={tune}", *small, *lora, f"fuse.name={fuse}", *layers, f"task.head={head}"]
+
+
+def cases() -> dict[str, tuple[str, list[str]]]:
+    """Return {name: (upstream, options)}: each form, way to tune, fusion and head on disk in at least one case."""
+    tunes, fuses = plugin_names("tune"), plugin_names("fuse")
+    count = max(len(FORMS), len(tunes), len(fuses))
+    turns = zip(cycle(FORMS), cycle(tunes), cycle(fuses), cycle(HEADS), strict=False)
+    chosen = [(form, *parts) for form, *parts in islice(turns, count)]
+    return {"-".join(parts): (parts[0], options_of(*parts[1:])) for parts in chosen} | {
+        "fbank": ("fbank", ["fuse.name=layer", "fuse.layers=last", "task.head=blstm"]),
+        "pair": ("conformer+fbank", ["fuse.name=hff", "fuse.layers=[4]"]),  # of the second alone
+    }
+
+
+CASES = cases()
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +92,10 @@ def read(session, wav_BN, num_samples_B):
     return session.run(["log_probs", "lens"], {"wav": wav_BN.numpy(), "num_samples": num_samples_B.numpy()})
 
 
-@pytest.mark.parametrize("form", CASES)
-def test_posteriors_and_texts_are_the_models(form, train, corpus, tmp_path):
-    root = train(form, *CASES[form])
+@pytest.mark.parametrize("case", CASES)
+def test_posteriors_and_texts_are_the_models(case, train, corpus, tmp_path):
+    form, options = CASES[case]
+    root = train(form, *options)
     path = export.export(root, tmp_path / "a.onnx")
     assert [p.name for p in tmp_path.iterdir()] == ["a.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
