@@ -1,4 +1,4 @@
-"""Data directories in, one memory-mapped array of log-mel frames and its index out, made once per pre-training."""
+"""Compute the log-mel frames of data directories once per pre-training, as one memory-mapped array with an index."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -28,16 +28,20 @@ class Corpus:
         return len(self.lens)
 
     def mel(self, index: int) -> np.ndarray:
+        """Return the log-mel frames [T, M] of one utterance, float32."""
         start = self.starts[index]
         return np.asarray(self.frames[start : start + self.lens[index]], np.float32)
 
     @property
     def hours(self) -> float:
-        return float(self.lens.sum()) / 360000
+        return float(self.lens.sum()) / 360_000  # frames of 10 ms
 
 
 def corpus(directories: list[str], folder: Path) -> Corpus:
-    """The corpus of `directories`, computed into `folder` unless it is there already."""
+    """Return the corpus of `directories`, computed into `folder` unless it is there already.
+
+    Raises UserError where the folder holds the frames of other utterances.
+    """
     index_file, frames_file = folder / "index.json", folder / "mel.npy"
     utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
     digest = datadir.digest(utterances, with_text=False)

@@ -1,4 +1,4 @@
-"""Discrete targets by k-means, as in HuBERT (Hsu et al., arXiv:2106.07447): log-mel in, cluster numbers [T, S] out.
+"""Make discrete targets by k-means, as in HuBERT (Hsu et al., arXiv:2106.07447): cluster numbers [T, S] of log-mel frames.
 
 The first iteration clusters MFCC with deltas, two targets (S = 2, 20 ms apart) for each 40 ms frame of the encoder; the
 second clusters one hidden layer of an earlier model, one target (S = 1) a frame.
@@ -31,7 +31,7 @@ class Config:
 
 
 def compute(corpus: Corpus, config: Config, seed: int) -> tuple[np.ndarray, int]:
-    """Cluster numbers of every encoder frame, all utterances end to end: [sum T/4, S] int16, and the cluster count."""
+    """Return the clusters of every encoder frame, all utterances end to end, [sum T/4, S] int16, and their number."""
     rng = np.random.default_rng(seed)
     total = corpus.lens.sum() / (2 if config.source == "mfcc" else 4)
     share, rows = min(1.0, config.fit_frames / total), []
@@ -40,15 +40,15 @@ def compute(corpus: Corpus, config: Config, seed: int) -> tuple[np.ndarray, int]
         rows.append(flat[rng.random(len(flat)) < share])
     centres = fit(torch.from_numpy(np.concatenate(rows)), config.clusters, seed)
     log.info(f"k-means: {config.clusters} clusters of {config.source} on {sum(map(len, rows))} frames")
-    targets = [
-        assign(torch.from_numpy(u.reshape(-1, u.shape[-1])), centres).reshape(u.shape[:2]).numpy()
-        for u in _views(corpus, config, "assigning clusters")
-    ]
+    targets = []
+    for view in _views(corpus, config, "assigning clusters"):
+        rows_ND = torch.from_numpy(view.reshape(-1, view.shape[-1]))
+        targets.append(assign(rows_ND, centres).reshape(view.shape[:2]).numpy())
     return np.concatenate(targets).astype(np.int16), config.clusters
 
 
 def _views(corpus: Corpus, config: Config, what: str) -> Iterator[np.ndarray]:
-    """What is clustered of each utterance, [T, S, feature width]."""
+    """Yield what is clustered of each utterance, [T, S, feature width]."""
     indices = progress(range(len(corpus)), len(corpus), what)
     if config.source == "mfcc":
         yield from (mfcc(torch.from_numpy(corpus.mel(i))).numpy() for i in indices)
@@ -63,7 +63,7 @@ def _views(corpus: Corpus, config: Config, what: str) -> Iterator[np.ndarray]:
 
 
 def mfcc(mel_TM: Tensor) -> Tensor:
-    """13 cepstra with first and second deltas at the two 20 ms points of each encoder frame: [T, M] -> [T/4, 2, 39].
+    """Return 13 cepstra with first and second deltas at the two 20 ms points of each encoder frame, [T, M] -> [T/4, 2, 39].
 
     Frame t of the encoder sees log-mel frames 4t to 4t + 6; its points are the means of 4t + 1, 4t + 2 and 4t + 4, 4t + 5.
     """

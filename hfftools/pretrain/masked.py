@@ -1,12 +1,11 @@
-"""Masked prediction pre-training: data directories and a target plug-in in, an encoder.safetensors out.
+"""Pre-train an encoder by masked prediction: from data directories and a target plug-in to encoder.safetensors.
 
 HuBERT's loss (arXiv:2106.07447, eq. 3): alpha times the cross entropy of the targets at masked frames, and 1 - alpha of
-that at the others. It stops and goes on by the same command; crops and masks follow from (seed, step).
+that at the others. The same command resumes a run that was stopped; crops and masks follow from (seed, step).
 """
 
 import json
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import (
-    above,
-    at_least,
-    between,
-    compare_config,
-    plugin,
-    recorded_option,
-    resolve,
-    save_config,
-    with_option,
-)
+from hfftools.config import compare_config, plugin, recorded_option, resolve, save_config, with_option
 from hfftools.expdir import (
     ExpDir,
     append_json_line,
@@ -36,50 +25,18 @@ from hfftools.expdir import (
 )
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
-from hfftools.nn.precision import check_bf16, use_bf16
+from hfftools.nn.precision import use_bf16
+from hfftools.pretrain.config import Config
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
-from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save, subsampled_len
+from hfftools.upstream.conformer import ConformerUpstream, save, subsampled_len
 from hfftools.upstream.names import load_conformer
 
 
-@dataclass(frozen=True)
-class Config:
-    """One pre-training."""
-
-    data: list[str] = field(default_factory=list)  # data directories, transcripts not needed
-    features: str = ""  # folder of the log-mel cache; inside the experiment where empty
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)  # sizes of the encoder
-    targets: Any = field(default_factory=lambda: {"name": "kmeans"})  # what is predicted
-    init: str = ""  # an encoder to start from, in place of random weights
-    seed: int = 0  # of weights, masks and order
-    steps: int = 10_000  # updates of the weights
-    batch_seconds: float = 160.0  # seconds of audio in a batch
-    crop_seconds: float = 10.0  # longest excerpt of an utterance
-    mask_prob: float = 0.13  # chance that a masked span starts at a frame
-    mask_frames: int = 5  # 200 ms
-    alpha: float = 0.5  # share of the masked frames in the loss; from random weights, 1 stays at the plateau for long
-    lr: float = 1e-3  # peak learning rate of AdamW
-    warmup: float = 0.08  # share of the steps
-    weight_decay: float = 0.01  # of AdamW
-    clip: float = 5.0  # largest norm of the gradient
-    bf16: Any = "auto"  # autocast to bfloat16: true, false, or auto: where the processor multiplies it natively
-    threads: int = 0  # 0: as many as torch finds
-    log_steps: int = 50  # steps between lines in the log
-    save_steps: int = 250  # steps between saves of the state
-
-    def __post_init__(self):
-        at_least(self, 1, "steps", "mask_frames", "log_steps", "save_steps")
-        at_least(self, 0, "seed", "weight_decay", "threads")
-        above(self, 0, "lr", "clip", "batch_seconds", "crop_seconds")
-        between(self, 0, 1, "mask_prob", "alpha", "warmup")
-        check_bf16(self.bf16, "bf16")
-
-
 def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
-    """Utterances of like length together, at most `batch_seconds` of 10 ms frames each, in random order."""
+    """Return batches of utterances of similar length, at most `batch_seconds` of 10 ms frames each, in random order."""
     rng = np.random.default_rng([config.seed, epoch])
     crop = min(int(config.crop_seconds * 100), int(config.batch_seconds * 100))
     cost = np.minimum(lens, crop)
@@ -97,7 +54,7 @@ def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
 
 
 def _span_mask(lens_B: Tensor, max_len: int, config: Config, rng: np.random.Generator) -> Tensor:
-    """True on random spans of valid frames, at least one span an utterance."""
+    """Return a mask [B, T], true on random spans of valid frames, with at least one span in each utterance."""
     starts_BT = rng.random((len(lens_B), max_len)) < config.mask_prob
     for row, length in zip(starts_BT, lens_B.tolist(), strict=True):
         row[rng.integers(max(1, length - config.mask_frames + 1))] = True
@@ -107,8 +64,8 @@ def _span_mask(lens_B: Tensor, max_len: int, config: Config, rng: np.random.Gene
     return masked_BT & valid_mask(lens_B, max_len)
 
 
-class _Task:
-    """The corpus, its targets and the model: a step's loss from a batch of utterance numbers."""
+class _Objective:
+    """The corpus, its targets and the model, which make the loss of a batch of utterances."""
 
     def __init__(self, config: Config, exp: ExpDir):
         self.config = config
@@ -134,12 +91,16 @@ class _Task:
         self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)
 
     def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, float, float]:
-        """(the loss, the accuracy at masked frames, seconds of audio)."""
+        """Return the loss (HuBERT, eq. 3), the accuracy at masked frames, and the seconds of audio of one batch.
+
+        batch: numbers of utterances; each is cropped, and masked, at random by (seed, step).
+        """
         rng = np.random.default_rng([self.config.seed, 1, step])
         crop = int(self.config.crop_seconds * 100)
         mels, targets = [], []
         for index in batch:
             length = self.corpus.lens[index]
+            # a multiple of the encoder's stride, so that the targets of whole utterances fit the crop too
             start = 4 * int(rng.integers(max(0, length - crop) // 4 + 1))
             mels.append(torch.from_numpy(self.corpus.mel(index)[start : start + crop]))
             frames = int(subsampled_len(torch.tensor(len(mels[-1]))))
@@ -167,7 +128,10 @@ def configure(sources: list[Path], overrides: list[str]) -> Config:
 
 
 def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
-    """Run or go on with the pre-training in `folder`; the path of its encoder.safetensors."""
+    """Run or resume the pre-training in `folder`; return the path of its encoder.safetensors.
+
+    Raises UserError where no data are named, or where options or data changed since the folder was begun.
+    """
     config = configure(sources, overrides)
     require(bool(config.data), "data: name at least one data directory, as in 'data=[data/train]'")
     exp = ExpDir(folder)
@@ -177,71 +141,95 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     with exp.alone():
-        _pretrain(exp, config)
+        objective = _Objective(config, exp)
+        save_config(config, exp.config)
+        write_json(exp.inputs, {"data": objective.corpus.digest})
+        setup_logging(exp.log)
+        hours, outputs = f"{objective.corpus.hours:.2f} h", objective.targets.shape[1]
+        log.info(f"{len(objective.corpus)} utterances, {hours}; {objective.classes} targets x {outputs}")
+        _Run(exp, config, objective).run()
     return exp.encoder
 
 
-def _pretrain(exp: ExpDir, config: Config) -> None:
-    task = _Task(config, exp)
-    save_config(config, exp.config)
-    write_json(exp.inputs, {"data": task.corpus.digest})
-    setup_logging(exp.log)
-    modules = nn.ModuleDict({"encoder": task.model, "head": task.head})
-    optimizer = torch.optim.AdamW(modules.parameters(), config.lr, (0.9, 0.98), weight_decay=config.weight_decay)
-    rise = shape(Group(schedule="cosine", warmup=config.warmup), config.steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rise)
-    updater = Updater(optimizer, schedule, config.clip)
-    step = epoch = position = 0
-    if exp.state.exists():
-        state = read_state(exp.state)
-        modules.load_state_dict(state["modules"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        step, epoch, position = state["step"], state["epoch"], state["position"]
-        log.info(f"going on at step {step}")
-    log.info(
-        f"{len(task.corpus)} utterances, {task.corpus.hours:.2f} h; {task.classes} targets x {task.targets.shape[1]}"
-    )
+class _Run:
+    """One pre-training in its folder, from its last saved state, or from the beginning, to the last step."""
 
-    history = [record for record in read_json_lines(exp.history) if record["step"] <= step]
-    write_text(exp.history, "".join(json.dumps(record) + "\n" for record in history))
+    def __init__(self, exp: ExpDir, config: Config, objective: _Objective):
+        self.exp, self.config, self.objective = exp, config, objective
+        self.modules = nn.ModuleDict({"encoder": objective.model, "head": objective.head})
+        parameters, betas = self.modules.parameters(), (0.9, 0.98)  # betas as in HuBERT
+        optimizer = torch.optim.AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay)
+        share = shape(Group(schedule="cosine", warmup=config.warmup), config.steps)
+        self.updater = Updater(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share), config.clip)
+        self.parts: dict[str, Any] = {
+            "modules": self.modules,
+            "optimizer": optimizer,
+            "schedule": self.updater.schedule,
+        }
+        self.step = self.epoch = self.position = 0
+        if exp.state.exists():
+            self._restore()
+        # a killed run may have written lines after its last saved state; those steps are made again
+        self.history = [record for record in read_json_lines(exp.history) if record["step"] <= self.step]
+        write_text(exp.history, "".join(json.dumps(record) + "\n" for record in self.history))
 
-    def keep() -> None:
-        card = {"steps": step, "hours": round(task.corpus.hours, 2), "last": history[-1] if history else {}}
-        save(task.model, exp.encoder, card)
-        with write_aside(exp.state) as aside:
-            parts = {"modules": modules, "optimizer": optimizer, "schedule": schedule}
-            numbers = {"step": step, "epoch": epoch, "position": position}
-            torch.save({**{k: v.state_dict() for k, v in parts.items()}, **numbers}, aside)
+    def _restore(self) -> None:
+        state = read_state(self.exp.state)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        log.info(f"resuming at step {self.step}")
 
-    modules.train()
-    sums, since = np.zeros(4), time.monotonic()
-    batches = _batches(task.corpus.lens, config, epoch)
-    bar = progress(None, config.steps, "pre-training", "step")
-    bar.update(step)
-    while step < config.steps:
-        if position == len(batches):
-            epoch, position = epoch + 1, 0
-            batches = _batches(task.corpus.lens, config, epoch)
-        torch.manual_seed(config.seed + step)
-        loss, accuracy, seconds = task.loss(batches[position], step)
+    def _save(self) -> None:
+        """Write the encoder, which can be used as it is at any step, and the state to resume from."""
+        hours, last = round(self.objective.corpus.hours, 2), self.history[-1] if self.history else {}
+        save(self.objective.model, self.exp.encoder, {"steps": self.step, "hours": hours, "last": last})
+        numbers = {"step": self.step, "epoch": self.epoch, "position": self.position}
+        with write_aside(self.exp.state) as aside:
+            torch.save({name: part.state_dict() for name, part in self.parts.items()} | numbers, aside)
+
+    def run(self) -> None:
+        """Make the remaining steps; log, record and save at the intervals of the configuration."""
+        self.modules.train()
+        sums, since = np.zeros(4), time.monotonic()  # of loss, accuracy, seconds of audio, steps since the last record
+        batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
+        bar = progress((), self.config.steps, "pre-training", "step")
+        bar.update(self.step)
+        while self.step < self.config.steps:
+            if self.position == len(batches):
+                self.epoch, self.position = self.epoch + 1, 0
+                batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
+            sums += (*self._update(batches[self.position]), 1)
+            bar.update()
+            last = self.step == self.config.steps
+            if self.step % self.config.log_steps == 0 or last:
+                loss, accuracy, seconds, _ = sums / sums[3]
+                speed = seconds * sums[3] / (time.monotonic() - since)
+                bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
+                self._record(loss=round(loss, 4), accuracy=round(accuracy, 4), audio_seconds_per_second=round(speed, 1))
+                sums, since = np.zeros(4), time.monotonic()
+            if self.step % self.config.save_steps == 0 or last:
+                self._save()
+        bar.close()
+
+    def _update(self, batch: np.ndarray) -> tuple[float, float, float]:
+        """Make one step; return its loss, its accuracy at masked frames, and the seconds of audio."""
+        torch.manual_seed(
+            self.config.seed + self.step
+        )  # dropout follows from the step, so that a resumed run is the same
+        loss, accuracy, seconds = self.objective.loss(batch, self.step)
         try:
-            updater.step([loss])
+            loss_value, _ = self.updater.step([loss])  # a mean over the masked frames already
         except NotFinite as error:
-            raise UserError(f"{exp.root}: {error} at step {step}; lower lr (now {config.lr})") from None
-        step, position = step + 1, position + 1
-        bar.update()
-        sums += (loss.item(), accuracy, seconds, 1)
-        if step % config.log_steps == 0 or step == config.steps:
-            now = time.monotonic()
-            record = {
-                "step": step, "epoch": epoch, "loss": round(sums[0] / sums[3], 4), "accuracy": round(sums[1] / sums[3], 4),
-                "lr": schedule.get_last_lr()[0], "audio_seconds_per_second": round(sums[2] / (now - since), 1),
-            }  # fmt: skip
-            history.append(record)
-            append_json_line(exp.history, record)
-            bar.set_postfix_str(f"loss {record['loss']:.3f} acc {record['accuracy']:.3f}", refresh=False)
-            sums, since = np.zeros(4), now
-        if step % config.save_steps == 0 or step == config.steps:
-            keep()
-    bar.close()
+            lr = self.config.lr
+            raise UserError(f"{self.exp.root}: {error} at step {self.step}; lower lr (now {lr})") from None
+        self.step, self.position = self.step + 1, self.position + 1
+        return loss_value, accuracy, seconds
+
+    def _record(self, **figures: float) -> None:
+        """Append a line to history.jsonl."""
+        lr = self.updater.schedule.get_last_lr()[0]
+        speed = figures.pop("audio_seconds_per_second")
+        record = {"step": self.step, "epoch": self.epoch, **figures, "lr": lr, "audio_seconds_per_second": speed}
+        self.history.append(record)
+        append_json_line(self.exp.history, record)

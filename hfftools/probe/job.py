@@ -129,7 +129,7 @@ def _train_probes(exp: ExpDir, material: Material) -> dict:
         for one, saved in zip(probes, state["probes"], strict=True):
             one.load_state_dict(saved)
         first = state["epoch"]
-        log.info(f"going on at epoch {first + 1}")
+        log.info(f"resuming at epoch {first + 1}")
     bar = progress(None, steps, f"probing {len(dims)} layers of {material.upstream.name}", "batch")
     bar.update(sum(map(len, orders[:first])))
     for epoch in range(first, config.epochs if questions else 0):

@@ -28,12 +28,12 @@ from hfftools.train.update import NotFinite, Updater
 
 
 class Loop:
-    """One run; `run` goes from wherever the state is to the end."""
+    """One training run; `run` continues from the saved state, where there is one, to the end."""
 
     def __init__(self, exp: ExpDir, config: Config, model: Model, train: Speech, dev: Speech, device: torch.device):
         self.exp, self.config, self.device = exp, config, device
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
-        self.metric = score.headline(u.text for u in dev.utterances)
+        self.metric = score.headline(u.text or "" for u in dev.utterances)
         every = config.train.accumulate
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
         self.steps = sum(-(-n // every) for n in counts)
@@ -57,7 +57,7 @@ class Loop:
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.position, self.sums = state["epoch"], state["position"], state["sums"]
         self.history = History(self.exp, state["history"])
-        log.info(f"going on at epoch {self.epoch + 1}, batch {self.position}")
+        log.info(f"resuming at epoch {self.epoch + 1}, batch {self.position}")
         return state["ledger"]
 
     def _save(self) -> None:
@@ -76,14 +76,14 @@ class Loop:
             torch.save(state, aside)
 
     def run(self) -> dict:
-        """Train to the end, average the best epochs into the final checkpoint; the resources used."""
+        """Train to the end, load the average of the best epochs, and return the resources used and the dev scores."""
         last_save = time.monotonic()
         self.history.check_blank(self.config.train.blank_epochs)
         while self.epoch < self.config.train.epochs and not self.history.stale(self.config.train.patience):
             if self._out_of_time() and self.position == 0:
                 break
             order = self._plan(self.epoch)
-            bar = progress(None, len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
+            bar = progress((), len(order), f"epoch {self.epoch + 1}/{self.config.train.epochs}", "batch")
             bar.update(self.position)
             every = self.config.train.accumulate
             groups = [order[start : start + every] for start in range(self.position, len(order), every)]
@@ -107,7 +107,7 @@ class Loop:
         return self._finish()
 
     def _step(self, group: list[list[int]], batches: list[Batch]) -> None:
-        """One update from a group of batches, of utterance numbers; `batches` are those of it that fell to this process."""
+        """Make one update from a group of batches of utterance numbers; `batches` are this process's share of them."""
         start = time.monotonic()
         count = sum(map(len, group))
         self.model.hold(self.schedule.last_epoch < self.config.optim.upstream.freeze_steps)
@@ -135,10 +135,14 @@ class Loop:
             yield loss_B.sum()
 
     def _check_finite(self, loss_B: Tensor, batch: Batch) -> None:
+        """Raise UserError for an utterance with too few frames for its labels, Diverged for another infinite loss."""
         if torch.isfinite(loss_B).all():
             return
         row = int((~torch.isfinite(loss_B)).nonzero()[0])
-        lens_B = batch.lens_B if batch.lens_B is not None else self.model.upstream.out_lens(batch.num_samples_B)
+        lens_B = batch.lens_B
+        if lens_B is None:  # a batch of audio, not of cached states
+            assert batch.num_samples_B is not None
+            lens_B = self.model.upstream.out_lens(batch.num_samples_B)
         labels = batch.targets_BL[row, : batch.target_lens_B[row]].tolist()
         frames, needed = int(lens_B[row]), self.model.task.frames_needed(labels)
         where = f"{self.exp.root}: utterance {batch.ids[row]}"
@@ -178,7 +182,7 @@ class Loop:
         self.history.check_blank(self.config.train.blank_epochs)
 
     def _dev(self) -> dict:
-        """Of the dev set: its error rate and what that is of, its mean loss, and the share of empty hypotheses."""
+        """Return the dev set's mean loss, its error rate and the metric of it, and the share of empty hypotheses."""
         hypotheses, loss = evaluate.transcribe(
             self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev", with_loss=True
         )
@@ -190,20 +194,20 @@ class Loop:
         return 0 < self.config.train.minutes <= self.ledger.train_minutes
 
     def _finish(self) -> dict:
-        dist.total(0.0)  # the first process has written the last epoch's checkpoint
+        dist.total(0.0)  # wait until the first process has written the last epoch's checkpoint
         best = self.history.best(self.config.train.average)
         averaged = checkpoint.average([self.exp.epoch(number) for number in best])
         self.model.load_trained(averaged, "the average of the best epochs")
-        found, epochs = self._dev(), sorted(best)
-        log.info(f"average of epochs {epochs}: {told(found)}")
-        self.final_facts = {"epochs": epochs, "dev_error": found["dev_error"], "metric": self.metric}
+        scores, epochs = self._dev(), sorted(best)
+        log.info(f"average of epochs {epochs}: {told(scores)}")
+        self.final_facts = {"epochs": epochs, "dev_error": scores["dev_error"], "metric": self.metric}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
-        found = {key: found[key] for key in ("dev_error", "metric", "dev_loss")}
-        return {**self.ledger.read(), **found, "epochs": self.epoch, "averaged": epochs}
+        kept = {key: scores[key] for key in ("dev_error", "metric", "dev_loss")}
+        return {**self.ledger.read(), **kept, "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:
-        """Write the averaged model as the final checkpoint: the mark that the run is done."""
+        """Write the averaged model as the final checkpoint, whose existence marks the run as done."""
         checkpoint.save(self.exp.final, self.model.trained_state(), self.model, **self.final_facts)
 
 

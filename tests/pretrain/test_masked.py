@@ -9,6 +9,7 @@ from hfftools.expdir import read_json_lines
 from hfftools.log import UserError
 from hfftools.pretrain import kmeans, masked
 from hfftools.pretrain.features import corpus as load_corpus
+from hfftools.upstream.conformer import EncoderConfig
 from hfftools.upstream.names import load_conformer
 
 SMALL = [
@@ -36,7 +37,7 @@ def test_masks_are_spans_of_valid_frames_and_cover_about_half():
 def test_targets_lie_on_the_encoders_frames(corpus, tmp_path):
     """One target vector for each frame that the encoder puts out, and the same MFCC for a shift of whole frames."""
     speech = load_corpus([f"{corpus}/train"], tmp_path)
-    model = masked.ConformerUpstream(masked.EncoderConfig(dim=16, layers=1, heads=2))
+    model = masked.ConformerUpstream(EncoderConfig(dim=16, layers=1, heads=2))
     mel_TM = torch.from_numpy(speech.mel(0))
     frames = model.subsample(mel_TM[None]).shape[1]
     views = kmeans.mfcc(mel_TM)

@@ -45,7 +45,7 @@ def test_two_processes_have_the_weights_of_one_though_they_are_killed(options, t
     process = start(*command)
     told = process.communicate()[1]
     assert process.returncode == 0, told
-    assert "going on at epoch" in told and told.count("average of epochs") == told.count("wrote ") == 1
+    assert "resuming at epoch" in told and told.count("average of epochs") == told.count("wrote ") == 1
     spent = [json.loads(e.resources.read_text()) for e in (whole, exp)]
     assert spent[1]["audio_seconds"] == pytest.approx(spent[0]["audio_seconds"]) and spent[1]["processes"] == 2
     one, two = checkpoint.read(whole.final)[0], checkpoint.read(exp.final)[0]
