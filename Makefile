@@ -1,9 +1,11 @@
 # make install: .venv with hff in it.  make test, make lint, make coverage, make demo: what they say, after the same set-up.
+# make docs: the documentation site, in site/.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+DOCS := $(VENV)/.docs
 
-.PHONY: install test lint coverage demo clean
+.PHONY: install test lint coverage demo docs clean
 
 install: $(READY)
 
@@ -27,5 +29,12 @@ coverage: install
 demo: install
 	cd egs/mini && ./run.sh
 
+docs: $(DOCS)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+$(DOCS): $(READY) # the tools of the site are installed the first time
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info egs/*/data egs/*/exp
+	rm -rf $(VENV) build site *.egg-info egs/*/data egs/*/exp

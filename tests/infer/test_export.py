@@ -27,7 +27,7 @@ from hfftools.upstream.names import load_upstream
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "transcription.md"
 FORMS = [
     "conformer",
     "hff_tiny",
@@ -119,8 +119,8 @@ def test_posteriors_and_texts_are_the_models(case, train, corpus, tmp_path):
         assert np.isfinite(read(session, wav_1N, torch.tensor([wav_1N.shape[1]]))[0]).all()
 
 
-def test_the_readmes_snippet_reads_the_file(train, corpus, tmp_path):
-    (snippet,) = [s for s in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "onnxruntime" in s]
+def test_the_snippet_of_the_documentation_reads_the_file(train, corpus, tmp_path):
+    (snippet,) = [s for s in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S) if "onnxruntime" in s]
     assert len(snippet.strip().splitlines()) <= 18
     root = train("conformer", "fuse.name=hff", "task.head=linear")
     export.export(root, tmp_path / "fusion.onnx")
