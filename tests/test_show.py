@@ -61,6 +61,21 @@ def test_commands_show_their_options_and_do_nothing(command, tmp_path):
     assert wrong.returncode == 1 and "there is no option 'sead'; did you mean seed" in wrong.stderr
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("hff-sweep out --keys seed --values 1 --show --options seed=7", "seed: 7"),
+        ("hff-account --upstream hff_tiny --method hff --method lora:tune.rank=3 --show", "  rank: 3"),
+        ("hff-bench --upstream hff_tiny --methods hff --show seed=7", "seed: 7"),
+        ("hff-decode --show search.name=beam", "  name: beam"),
+    ],
+)
+def test_other_commands_show_what_they_would_run_with(command, shown, tmp_path):
+    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert any(line.startswith(shown) for line in done.stdout.splitlines())
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_option_is_not_taken_for_the_experiments_folder(tmp_path):
     done = subprocess.run(["hff-train", "train.epochs=2"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "name the experiment's folder first" in done.stderr

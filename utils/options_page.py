@@ -15,6 +15,7 @@ from hfftools.decode import search
 from hfftools.pretrain import masked
 from hfftools.probe import job as probe_job
 from hfftools.show import show
+from hfftools.text import normalise
 from hfftools.train import experiment
 
 PAGE = Path(__file__).parents[1] / "docs" / "options.md"
@@ -36,6 +37,7 @@ def page() -> str:
         "hff-probe": probe_job.configure([], []),
         "hff-pretrain": masked.configure([], []),
         "hff-decode": resolve(search.Root, [], []),
+        "hff-datadir normalise": resolve(normalise.Options, [], []),
     }
     for command, config in commands.items():
         parts.append(_section(f"## {command}", show(config)))

@@ -13,6 +13,7 @@ from hfftools.config import conf_file
 from hfftools.log import UserError, log
 from hfftools.meter import resources
 from hfftools.model import check
+from hfftools.show import show
 from hfftools.train import experiment
 from hfftools.train.experiment import Config
 from hfftools.upstream.shapes import check_shape
@@ -38,6 +39,11 @@ def _configure(word: str, files: list[Path], overrides: list[str]) -> Config:
     config = experiment.configure([conf_file("method", name), *files], [*overrides, *options])
     check_shape(config.upstream)
     return experiment.choose_precision(config, experiment.device_of(config.device))
+
+
+def show_all(configs: dict[str, Config]) -> str:
+    """Return the options of several methods as yaml documents, each under a comment with the method as it was spelled."""
+    return "---\n".join(f"# {word}\n{show(config)}" for word, config in configs.items())
 
 
 def account(configs: dict[str, Config], seconds: float, count: int) -> list[str]:

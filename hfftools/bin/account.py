@@ -6,7 +6,7 @@ houlsby:tune.layers=top4.
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
     parser.add_argument("--batch", type=int, default=2, help="utterances a step")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
+    add_show(parser)
     args = parser.parse_intermixed_args()
     from hfftools.bench import methods
     from hfftools.log import require, setup_logging
@@ -28,6 +29,9 @@ def main() -> None:
         require(getattr(args, name) > 0, f"--{name}: {getattr(args, name)} is not above 0")
     setup_logging()
     configs = methods.configure(args.method, args.config, [f"upstream={args.upstream}", *args.overrides])
+    if args.show:
+        print(methods.show_all(configs), end="")
+        return
     table = methods.account(configs, args.seconds, args.batch)
     print(f"{args.upstream}, a step of {args.batch} × {args.seconds:g} s. {methods.NOTE}\n")
     print("\n".join([*table, "", *resources.LEGEND]))

@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main
 
 
 def main() -> None:
     parser = command_parser("hff-bench", __doc__)
-    parser.add_argument(
-        "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
-    )
-    parser.add_argument(
-        "--methods", default="", help="'hff full houlsby:tune.layers=top4'; all of conf/method by default"
-    )
+    parser.add_argument("--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER")
+    parser.add_argument("--methods", default="", help="'hff full houlsby:tune.layers=top4'; default: all")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
     parser.add_argument("--batch", type=int, default=2, help="utterances a step")
@@ -22,6 +18,7 @@ def main() -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any option, such as device=cuda or train.bf16=true"
     )
+    add_show(parser)
     args = parser.parse_intermixed_args()
     from hfftools.bench import methods
     from hfftools.expdir import write_json, write_text
@@ -34,6 +31,9 @@ def main() -> None:
     setup_logging()
     options = [f"upstream={args.upstream}", *args.overrides]
     run = methods.Bench(args.methods.split() or methods.known_methods(), args.config, options)
+    if args.show:
+        print(methods.show_all(run.configs), end="")
+        return
     facts = {name: getattr(args, name) for name in ("upstream", "seconds", "batch", "steps", "rounds", "overrides")}
     facts["environment"] = environment()
     head = [f"# {args.upstream}, steps of {args.batch} × {args.seconds:g} s", "", *facts["environment"], ""]

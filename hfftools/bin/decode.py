@@ -7,16 +7,13 @@ in memory. With --choose each utterance is decoded by an experiment of its own.
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main
 
 
 def main() -> None:
     parser = command_parser("hff-decode", __doc__)
     parser.add_argument(
-        "args",
-        nargs="+",
-        metavar="exp | key=value",
-        help="experiments, options search.…, and others that change no result",
+        "args", nargs="*", metavar="exp | key=value", help="experiments, search.… and options that change no result"
     )
     parser.add_argument(
         "--data", action="append", default=[], help="data directory; the experiment's own where not given"
@@ -24,6 +21,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file with a part `search`")
     parser.add_argument("--choose", type=Path, help="table of `utterance experiment`: which experiment decodes which")
     parser.add_argument("--out", type=Path, help="folder for what is decoded with --choose, a folder a set in it")
+    add_show(parser)
     args = parser.parse_intermixed_args()
     if (args.choose is None) != (args.out is None) or args.choose and not args.data:
         parser.error("--choose, --out and --data go together")
@@ -32,12 +30,16 @@ def main() -> None:
     searching = [word for word in overrides if word.startswith("search.")]
     if args.choose and (searching or args.config):
         parser.error("--choose decodes greedily; leave search out")
-    if not roots:
+    if not roots and not args.show:
         parser.error("name an experiment, such as exp/fusion")
-    from hfftools.decode.search import configure
+    from hfftools.decode.search import Root, configure
     from hfftools.infer.decode_sets import decode, decode_chosen, read_scores
     from hfftools.log import setup_logging
+    from hfftools.show import show
 
+    if args.show:
+        print(show(Root(configure(args.config, searching))), end="")
+        return
     setup_logging()
     if args.choose:
         folders = decode_chosen(roots, args.choose, args.data, args.out, overrides)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, packaged_names, run_main
+from hfftools.cli import add_show, command_parser, packaged_names, run_main
 
 
 def main() -> None:
@@ -13,13 +13,19 @@ def main() -> None:
     parser.add_argument("--method", help=f"a method: {packaged_names('method')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("--options", nargs="*", default=[], metavar="key=value", help="options of all runs")
+    add_show(parser)
     args = parser.parse_args()
     from hfftools.config import conf_file
     from hfftools.log import setup_logging
+    from hfftools.show import show
+    from hfftools.train.experiment import configure
     from hfftools.train.sweep import sweep
 
-    setup_logging()
     sources = [*([conf_file("method", args.method)] if args.method else []), *args.config]
+    if args.show:
+        print(show(configure(sources, args.options)), end="")
+        return
+    setup_logging()
     best = sweep(args.out, sources, args.options, args.keys, args.values)
     print(f"wrote {best}: {best.read_text().strip()}")
 
