@@ -36,8 +36,8 @@ class Group:
 class Config:
     """Learning rates of the upstream's own parameters, of what is grafted or fused, and of the head."""
 
-    upstream: Group = field(default_factory=lambda: Group(lr=5e-5))  # the upstream's own and inserted parameters
-    fuse: Group = field(default_factory=Group)  # the fusion's parameters
+    upstream: Group = field(default_factory=lambda: Group(lr=5e-5))  # the upstream's own parameters
+    fuse: Group = field(default_factory=Group)  # what is inserted into the upstream, and the fusion
     head: Group = field(default_factory=Group)  # the task's parameters
     weight_decay: float = 0.01  # of AdamW
     clip: float = 5.0  # largest norm of the gradient
