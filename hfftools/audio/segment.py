@@ -14,13 +14,10 @@ from hfftools.audio.waveform import RATE_HZ
 FRAME_SAMPLES = 160  # 10 ms
 SMOOTH_FRAMES = 5
 SILENT_DB = -70.0  # relative to full scale; a recording that is never louder has no speech
-RANGE_DB = (
-    50.0  # the quietest level counts as at most this far below the loudest: digital zeros would hide the room's noise
-)
-QUIET_SHARE, QUIET_DB = (
-    0.25,
-    4.0,
-)  # silence reaches this share of the range, and at least so many dB, above the quietest
+# the quietest level counts as at most this far below the loudest: digital zeros would hide the noise of the room
+RANGE_DB = 50.0
+# silence reaches this share of the range, and at least so many dB, above the quietest level
+QUIET_SHARE, QUIET_DB = 0.25, 4.0
 MEMORY_DB = 25.0  # a stretch has speech only if its loudest frame is within this of the loudest frame before it
 SHORT_PAUSE_S = 0.1  # shortest pause at which a piece that grows too long is cut
 MARGIN_S = 0.3  # silence that is kept on either side of a piece
@@ -44,8 +41,10 @@ def cut(blocks: Iterable[np.ndarray], max_s: float, pause_s: float) -> Iterator[
     A piece that would be longer than `max_s` is cut at the longest of its shorter pauses, or where it is quietest. Silence
     is left out; a recording without sound has no pieces.
     """
+    # in whole frames, so that every stretch begins at a frame of the recording
     longest = max(FRAME_SAMPLES, round(max_s * RATE_HZ) // FRAME_SAMPLES * FRAME_SAMPLES)
-    pending_N, begin, loudest_db = np.zeros(0, np.float32), 0, SILENT_DB  # `begin`: samples before the pending ones
+    pending_N, begin = np.zeros(0, np.float32), 0  # samples to be cut, and how many came before them
+    loudest_db = SILENT_DB
     for block_N in _ended(blocks):
         if block_N is not None:
             pending_N = np.concatenate([pending_N, block_N])
@@ -62,28 +61,34 @@ def cut(blocks: Iterable[np.ndarray], max_s: float, pause_s: float) -> Iterator[
 
 
 def _ended(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray | None]:
+    """Yield the blocks, then None."""
     yield from blocks
     yield None
 
 
 def _frames(seconds: float) -> int:
+    """Return a duration in frames, at least one."""
     return max(1, round(seconds * RATE_HZ / FRAME_SAMPLES))
 
 
 def _level_db(wav_N: np.ndarray) -> np.ndarray:
     """Return the level [T] of each frame in dB of full scale, without its mean (an offset), smoothed over a few frames."""
     wav_TN = np.pad(wav_N, (0, -len(wav_N) % FRAME_SAMPLES)).reshape(-1, FRAME_SAMPLES)
+    # at the edges the level of the outermost frame is repeated; zeros would look like silence
     power_T = np.pad(wav_TN.var(axis=1), SMOOTH_FRAMES // 2, mode="edge")
-    return 10 * np.log10(np.convolve(power_T, np.full(SMOOTH_FRAMES, 1 / SMOOTH_FRAMES), "valid") + 1e-12)
+    return 10 * np.log10(
+        np.convolve(power_T, np.full(SMOOTH_FRAMES, 1 / SMOOTH_FRAMES), "valid") + 1e-12
+    )  # -120 dB for zeros
 
 
 def _threshold_db(level_T: np.ndarray, loudest_db: float) -> float:
     """Return the level below which a frame is silent; if all frames are as loud as the loudest so far, none is silent."""
     highest_db = float(level_T.max())
-    peak_db = max(highest_db, loudest_db - MEMORY_DB)
+    peak_db = max(highest_db, loudest_db - MEMORY_DB)  # a stretch of noise alone is measured by earlier speech
+    # the 5th percentile stands for the quietest level: the minimum would depend on a single frame
     floor_db = max(float(np.percentile(level_T, 5)), peak_db - RANGE_DB)
     threshold_db = floor_db + max(QUIET_SHARE * (peak_db - floor_db), QUIET_DB)
-    if peak_db == highest_db:
+    if peak_db == highest_db:  # a stretch of steady speech has hardly any range; its loudest frames are no silence
         threshold_db = min(threshold_db, highest_db - 2 * QUIET_DB)
     return max(SILENT_DB, threshold_db)
 

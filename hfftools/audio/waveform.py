@@ -22,7 +22,7 @@ SHORTFALL_S = 0.25  # how far samples may fall short of a header or a segment: M
 
 
 def _command(source: str) -> str | None:
-    """The command of a wav.scp entry `command |`; None where the entry is a path."""
+    """Return the command of a wav.scp entry `command |`; None where the entry is a path."""
     source = source.rstrip()
     return source[:-1].strip() if source.endswith("|") else None
 
@@ -33,7 +33,7 @@ def exists(source: str) -> bool:
 
 
 def _open(source: str) -> soundfile.SoundFile:
-    """A path, or `command |` whose standard output is a WAV, FLAC, MP3 or OGG file."""
+    """Open a path, or the standard output of `command |`: a WAV, FLAC, MP3 or OGG file; raise UserError if it is none."""
     command = _command(source)
     if command is None and not Path(source).is_file():
         raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; correct its line in wav.scp")
@@ -43,7 +43,7 @@ def _open(source: str) -> soundfile.SoundFile:
 
 
 def _decoder(given: str | BinaryIO, source: str) -> soundfile.SoundFile:
-    """A path or an open file that can seek, as what decodes it; `source` is its name in an error."""
+    """Return the decoder of a path or of an open file that can seek; errors name it `source`."""
     try:
         return soundfile.SoundFile(given)
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: a .raw file, which has no header
@@ -148,7 +148,10 @@ def blocks(given: Path | BinaryIO, source: str, block_s: int = 30) -> Iterator[n
 
 
 def _resample_between(before: np.ndarray, samples: np.ndarray, after: np.ndarray, rate_hz: int) -> np.ndarray:
-    """`samples` at 16 kHz; what comes before them is whole seconds long, so that samples fall where they would."""
+    """Return `samples` at 16 kHz, resampled between their neighbours, so that the filter sees no edge between blocks.
+
+    `before` must be whole seconds long or empty: the output then has its samples where resampling the whole file has them.
+    """
     if rate_hz == RATE_HZ:
         return samples
     whole = _resample(np.concatenate([before, samples, after]), rate_hz)

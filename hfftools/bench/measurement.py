@@ -1,6 +1,6 @@
-"""A configuration in, what training it costs out: parameters, operations, memory, seconds a step, checkpoint bytes.
+"""Measure what training a configuration costs: parameters, operations, memory, seconds per step, checkpoint bytes.
 
-Each measurement is a process of its own, on random weights, random audio and random labels: this is cost, never quality.
+Each measurement is a process of its own, with random weights, audio and labels: it measures cost, never quality.
 """
 
 import json
@@ -28,22 +28,22 @@ from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.shapes import random_upstream
 
 UNITS = 32  # about as many as an alphabet has, with blank and unknown
-LABELS_PER_S = 10  # fewer than English has characters, since hff_tiny has but 25 frames a second
-_FAILED = 3  # the exit code of a process that tells why in one line
+LABELS_PER_S = 10  # fewer than the characters of English speech, since hff_tiny has only 25 frames per second
+_FAILED = 3  # the exit code of a process that wrote the reason, as JSON, to its output
 
 
 def made_up_units(size: int = UNITS) -> Units:
-    """Characters that nobody speaks, `size` units in all with blank and unknown."""
+    """Return `size` units, blank and unknown included, of arbitrary characters."""
     return Units("char", [" ", *(chr(0x4E00 + n) for n in range(size - 3))], {}, b"", {})
 
 
 def made_up_batch(model: Model, units: Units, seconds: float, count: int) -> Batch:
-    """`count` utterances of noise, equally long, with labels that fit into their frames."""
+    """Return `count` utterances of noise of equal length, with labels that CTC can align with their frames."""
     wav_BN = 0.1 * torch.randn(count, round(RATE_HZ * seconds))
     num_samples_B = torch.full((count,), wav_BN.shape[1])
     frames = int(model.upstream.out_lens(num_samples_B).min())
     labels = min(int(LABELS_PER_S * seconds), frames // 2)
-    letters = len(units) - 3  # but for blank, unknown and space; no two neighbours are alike
+    letters = len(units) - 3  # without blank, unknown and space; neighbours differ, so that CTC needs no blank between
     targets_BL = 3 + (torch.arange(labels) + torch.arange(count)[:, None]) % letters
     return Batch(
         ids=[f"noise-{n}" for n in range(count)],
@@ -59,11 +59,11 @@ def made_up_batch(model: Model, units: Units, seconds: float, count: int) -> Bat
 
 
 def measure(config: Config, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
-    """What a step on `count` utterances of `seconds` costs, measured in a process of its own.
+    """Return what a step on `count` utterances of `seconds` costs, measured in a process of its own.
 
-    Times and memory are those of `steps` steps after one to warm up, and the operations are counted after them. Where
-    data.features is named, whatever it is, the steps begin at hidden states as if from a cache. Raises UserError where
-    the process fails.
+    Times and memory are those of `steps` steps after one to warm up, and the operations are counted after them. If
+    data.features is set, to whatever value, the steps begin at hidden states as if from a cache. Raise UserError if the
+    process fails.
     """
     check(config)
     job = {"config": config, "seconds": seconds, "count": count, "steps": steps, "with_flops": with_flops}
@@ -77,14 +77,14 @@ def measure(config: Config, seconds: float, count: int, steps: int = 1, with_flo
     if done.returncode != 0:
         killed = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         raise UserError(
-            f"upstream {config.upstream}: the process that measured it ended with {killed}; where that was for want of "
-            "memory, take fewer or shorter utterances"
+            f"upstream {config.upstream}: the process that measured it ended with {killed}; if it ran out of memory, "
+            "take fewer or shorter utterances"
         )
     return json.loads(done.stdout)
 
 
 def measure_here(config: Config, seconds: float, count: int, steps: int = 1, with_flops: bool = True) -> dict:
-    """The same in this process, whose memory then counts whatever else it holds."""
+    """Do what `measure` does in this process; the memory then includes everything else that the process holds."""
     device = device_of(config.device)
     config = choose_precision(config, device)
     bf16 = config.train.bf16
@@ -92,13 +92,14 @@ def measure_here(config: Config, seconds: float, count: int, steps: int = 1, wit
     torch.manual_seed(config.seed)
     model = Model(config, units, random_upstream(config.upstream)).to(device)
     batch = made_up_batch(model, units, seconds, count).to(device)
-    if cached := bool(training_features(config, usable_features(config, model))):
+    cached = bool(training_features(config, usable_features(config, model)))
+    if cached:
         with torch.no_grad():
             hidden, lens_B = model.upstream(batch.wav_BN, batch.num_samples_B, model.layers)
         batch = replace(batch, hidden=hidden, lens_B=lens_B, wav_BN=None, num_samples_B=None)
     stepper = _Stepper(model, batch, config, steps + 1, device)
     book = resources.Ledger(device)
-    times_s = [stepper.step() for _ in range(steps + 1)][1:]
+    times_s = [stepper.step() for _ in range(steps + 1)][1:]  # the first allocates memory and chooses kernels
     used = book.read()
     result = {
         "parameters": resources.parameters(model),
@@ -121,7 +122,7 @@ def measure_here(config: Config, seconds: float, count: int, steps: int = 1, wit
 
 
 class _Stepper:
-    """Whole steps on one batch: forward, backward, clipping, update, as train/loop.py takes them."""
+    """Take whole steps on one batch, as train/loop.py does: forward, backward, clipping, update."""
 
     def __init__(self, model: Model, batch: Batch, config: Config, steps: int, device: torch.device):
         self.model, self.batch, self.config, self.device = model.train(), batch, config, device
@@ -148,6 +149,7 @@ class _Stepper:
         yield loss
 
     def _wait(self) -> None:
+        """Wait for a GPU, whose kernels run after the call that starts them has returned."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

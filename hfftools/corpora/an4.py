@@ -1,4 +1,4 @@
-"""CMU AN4 in its own layout (etc/*.fileids, etc/*.transcription, wav/ or flac/) -> train, dev, test.
+"""Read CMU AN4 in its own layout (etc/*.fileids, etc/*.transcription, wav/ or flac/) into train, dev and test.
 
 The corpus has no dev part: every tenth training speaker becomes one, so that dev and train share no speaker.
 """
@@ -14,17 +14,23 @@ DEV_EVERY = 10
 
 
 def archives() -> dict[str, str]:
-    """The head of a repository has no checksum that lasts; its gzip sum is checked as it is unpacked."""
+    """Return {URL: checksum}; the head of a repository has no lasting checksum, but unpacking checks the gzip sum."""
     return {URL: ""}
 
 
 def sets(source: Path, out: Path, limit: int | None = None) -> dict[str, list[Utterance]]:
-    """train, dev and test utterances; the `out` folder is not needed, since nothing is converted."""
-    places = [source, *sorted(source.glob("*/*"))]  # an archive is unpacked to <its name>/<the folder in it>
-    source = next((place for place in places if (place / "etc").is_dir()), source)
+    """Return at most `limit` utterances each of train, dev and test; nothing is converted, so `out` is not used.
+
+    Raise UserError if a file list, a transcript or a recording is missing.
+    """
+    for place in (source, *sorted(source.glob("*/*"))):  # an archive is unpacked to <its name>/<the folder in it>
+        if (place / "etc").is_dir():
+            source = place
+            break
     if not (source / "etc" / "an4_train.fileids").exists():
         raise UserError(
-            f"{source}/etc/an4_train.fileids is missing; --corpus takes the folder that holds etc/ and wav/"
+            f"{source}/etc/an4_train.fileids is missing; give the folder that holds etc/ and wav/, by --source "
+            "(--corpus of a recipe)"
         )
     train, test = _part(source, "train"), _part(source, "test")
     dev_speakers = sorted({u.speaker for u in train})[DEV_EVERY // 2 :: DEV_EVERY]
@@ -36,24 +42,27 @@ def sets(source: Path, out: Path, limit: int | None = None) -> dict[str, list[Ut
 
 
 def _part(source: Path, part: str) -> list[Utterance]:
+    """Return all utterances of `part`, train or test."""
     texts = {}
+    # a line is `<s> WORDS </s> (name)` in train, and lacks the two marks in test
     for line in (source / "etc" / f"an4_{part}.transcription").read_text(encoding="utf-8").splitlines():
         words, _, name = line.rpartition("(")
         texts[name.strip(" )")] = words.replace("<s>", "").replace("</s>", "").strip()
     utterances = []
     lines = (source / "etc" / f"an4_{part}.fileids").read_text(encoding="utf-8").split()
     for line in progress(lines, len(lines), f"an4 {part}"):
-        speaker, name = line.split("/")[-2:]
+        speaker, name = line.split("/")[-2:]  # an4_clstk/<speaker>/<name>
         if name not in texts:
-            raise UserError(f"{source}/etc/an4_{part}.transcription has no line for {name}")
+            raise UserError(f"{source}/etc/an4_{part}.transcription has no line for {name}; unpack the corpus again")
         path = _audio(source, line)
         utterances.append(Utterance(f"{speaker}-{name}", speaker, path, texts[name], duration_s=duration_s(path)))
     return utterances
 
 
 def _audio(source: Path, line: str) -> str:
+    """Return the path of the recording of a line of a file list."""
     for folder, suffix in (("wav", "wav"), ("flac", "flac")):
         path = source / folder / f"{line}.{suffix}"
         if path.exists():
             return str(path.resolve())
-    raise UserError(f"{source}/wav/{line}.wav is missing, and there is no flac/{line}.flac either")
+    raise UserError(f"{source}/wav/{line}.wav is missing, and so is flac/{line}.flac; unpack the corpus again")

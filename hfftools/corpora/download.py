@@ -1,4 +1,4 @@
-"""A URL in, its file out, whole and checked or not at all, once among all processes that ask; a cut download goes on."""
+"""Download a URL to a file, complete and checked or not at all; resume after an interruption; one process at a time."""
 
 import hashlib
 import http.client
@@ -15,15 +15,15 @@ from hfftools.expdir import write_json
 from hfftools.log import UserError, log, progress
 
 CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 30.0  # without a single byte, not for the whole file
-TRIES, WAIT_S = 5, 2.0  # a connection that broke after some bytes is taken up again
+TIMEOUT_S = 30.0  # of waiting for more bytes, not for the whole file
+TRIES, WAIT_S = 5, 2.0  # connections per call, each of which must add bytes; and the pause between two of them
 
 
 def fetch(url: str, path: Path, checksum: str = "") -> Path:
-    """`path`, with the file of `url` in it; UserError that names both where it is not there and cannot be had.
+    """Return `path` after the file of `url` is downloaded to it; a file that is there already is used as it is.
 
-    `checksum` is `md5:<hex>` or `sha256:<hex>` of what is downloaded; a file that lies there already is taken as it is.
-    What came before a cut is kept as `<path>.part` and gone on from, where the server can tell that its file is the same.
+    `checksum` is `md5:<hex>` or `sha256:<hex>` of the file. An interrupted download is kept as `<path>.part`, and resumed
+    if the server can confirm that its file is still the same. Raise UserError if the download fails.
     """
     if path.is_file():
         return path
@@ -43,7 +43,7 @@ def fetch(url: str, path: Path, checksum: str = "") -> Path:
 
 
 def _note(part: Path) -> Path:
-    """Beside a part: whose it is, the server's mark of that version, and how long the whole is."""
+    """Return the path of the record of a partial file: its URL, the server's version mark, and the complete length."""
     return part.with_name(f"{part.name}.json")
 
 
@@ -52,22 +52,24 @@ def _size(part: Path) -> int:
 
 
 def _download(url: str, part: Path) -> None:
-    """Bring `part` to its full length, over as many connections as it takes while each brings something."""
+    """Download `part` to its full length, over up to TRIES connections as long as each adds bytes."""
     for attempt in range(1, TRIES + 1):
         had = _size(part)
         try:
             return _connect(url, part)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, HTTPError) and error.code == 416 and had:  # the file there is shorter than this part
+            if (
+                isinstance(error, HTTPError) and error.code == 416 and had
+            ):  # range not satisfiable: the file is now shorter than this part
                 part.unlink()
             elif attempt == TRIES or _size(part) <= had:
                 raise
-            log.info("%s: %s; going on from byte %d", url, error, _size(part))
+            log.info("%s: %s; resuming at byte %d", url, error, _size(part))
             time.sleep(WAIT_S)
 
 
 def _connect(url: str, part: Path) -> None:
-    """One connection: the rest of `part`, or all of it where the server does no ranges or has another file by now."""
+    """Receive the rest of `part` over one connection, or all of it if the server ignores ranges or its file changed."""
     note, had = _note(part), _size(part)
     known = json.loads(note.read_text()) if had and note.exists() else {}
     if known.get("url") != url:
@@ -76,13 +78,14 @@ def _connect(url: str, part: Path) -> None:
         return
     headers = {"User-Agent": "hff"}
     if had:
+        # If-Range: the server sends the range only if its file is the version that `part` began with, else all of it (200)
         headers |= {"Range": f"bytes={had}-", "If-Range": known["version"]}
     with urlopen(Request(url, headers=headers), timeout=TIMEOUT_S) as response:
         expected = int(response.headers.get("Content-Length") or 0)
-        if response.status == 206:
+        if response.status == 206:  # partial content
             if response.headers.get("Content-Range", "") != f"bytes {had}-{had + expected - 1}/{known['bytes']}":
                 part.unlink()
-                raise OSError("the server sent another range than the one asked for")
+                raise OSError("the server sent another range than the requested one")
             expected = known["bytes"]
         else:
             had = 0
@@ -94,37 +97,39 @@ def _connect(url: str, part: Path) -> None:
             _receive(response, part, had, expected)
         finally:
             if not note.exists() and (not expected or _size(part) != expected):
-                part.unlink(missing_ok=True)  # nobody could say whether the rest would be of the same file
+                part.unlink(missing_ok=True)  # without a version mark, the rest might be of another file
 
 
 def _version(headers: http.client.HTTPMessage) -> str:
-    """What If-Range takes: a strong ETag, or the date of the last change."""
+    """Return what If-Range accepts: a strong ETag or the date of the last change; empty if the server sends neither."""
+    # a weak ETag (W/"…") marks files that are equivalent, but not equal byte by byte
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, had: int, expected: int) -> None:
+    """Append the body to the first `had` bytes of `part`; raise OSError if it ends before `expected` bytes in all."""
     chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
     with open(part, "ab" if had else "wb") as file:
-        total = -(-(expected - had) // CHUNK_BYTES) or None
+        total = -(-(expected - had) // CHUNK_BYTES) or None  # chunks, rounded up; None: the server named no length
         for chunk in progress(chunks, total, part.name.removesuffix(".part"), "MiB"):
             file.write(chunk)
         received = file.tell()
     if expected and received != expected:
-        raise OSError(f"{received} of {expected} bytes came")
+        raise OSError(f"{received} of {expected} bytes were received")
 
 
 def _check(part: Path, checksum: str, url: str, path: Path) -> None:
-    """UserError, and the part removed, where it is not what it should be."""
+    """Remove `part` and raise UserError if it does not have the checksum."""
     if not checksum:
         return
     kind, _, wanted = checksum.partition(":")
     with open(part, "rb") as file:
-        found = hashlib.file_digest(file, kind).hexdigest()
-    if found != wanted:
+        actual = hashlib.file_digest(file, kind).hexdigest()
+    if actual != wanted:
         part.unlink()
         _note(part).unlink(missing_ok=True)
         raise UserError(
-            f"{url}: the {kind} sum of what came is {found}, not {wanted}, so it was removed; run again to download it "
-            f"afresh, or put a good copy in place by hand, as {path}"
+            f"{url}: the {kind} sum of the download is {actual}, not {wanted}, so it was removed; run again to download "
+            f"it again, or put a good copy in place by hand, as {path}"
         )

@@ -95,7 +95,7 @@ def plan(
 
 
 def pad_batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Zero-pad waveforms [N_i], label ids [L_i] or frames [T_i, D] to [B, longest, …]; return them and lengths [B]."""
+    """Pad with zeros waveforms [N_i], label ids [L_i] or frames [T_i, D] to [B, longest, …]; return them and lengths [B]."""
     return pad_sequence(list(rows), batch_first=True), torch.tensor([len(row) for row in rows])
 
 
@@ -157,8 +157,10 @@ class Speech(Dataset):
         if self.cache is None:
             wav_BN, num_samples_B = pad_batch([wav for _, wav in items])
         else:
-            padded = {layer: pad_batch([h[layer] for _, h in items]) for layer in self.layers}
-            hidden, lens_B = {layer: h for layer, (h, _) in padded.items()}, padded[self.layers[0]][1]
+            padded: dict[int, Tensor] = {}
+            for layer in self.layers:
+                padded[layer], lens_B = pad_batch([h[layer] for _, h in items])  # all layers have the same lengths
+            hidden = padded
         targets_BL, target_lens_B = pad_batch(targets)
         return Batch(
             ids=[u.id for u in chosen],

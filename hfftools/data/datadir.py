@@ -59,6 +59,7 @@ def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
 
 
 def _optional(directory: Path, name: str, value_required: bool = True) -> dict[str, str] | None:
+    """Return the table of a file that a data directory may lack; None where it does."""
     return read_table(directory / name, value_required) if (directory / name).exists() else None
 
 
@@ -97,7 +98,11 @@ def parse_span(value: str) -> tuple[str, float, float | None]:
 
 
 def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, float]:
-    known = {u: _seconds(directory, u, v) for u, v in (_optional(directory, "utt2dur") or {}).items() if u in spans}
+    """Return {utterance: seconds}, from utt2dur, else from segments, else from the audio."""
+    known = {}
+    for utt, value in (_optional(directory, "utt2dur") or {}).items():
+        if utt in spans:
+            known[utt] = _seconds(directory, utt, value)
     for utt, (_, start_s, end_s) in spans.items():
         if utt not in known and end_s is not None:
             known[utt] = end_s - start_s
@@ -114,6 +119,7 @@ def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, 
 
 
 def _seconds(directory: Path, utt: str, value: str) -> float:
+    """Return a value of utt2dur as a number; raise UserError if it is not a duration."""
     if not is_positive(value):
         raise UserError(f"{directory}/utt2dur: '{utt} {value}' is not a number of seconds above 0")
     return float(value)
@@ -128,6 +134,7 @@ def is_positive(value: str) -> bool:
 
 
 def _same_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> None:
+    """Raise UserError unless the file `name` lists exactly the utterances `ids`."""
     base = _base(directory)
     missing, extra = sorted(set(ids) - set(table)), sorted(set(table) - set(ids))
     for here, there, lost in ((name, base, extra), (base, name, missing)):
@@ -171,6 +178,7 @@ def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:
 
 
 def _check_writable(directory: Path, utterances: list[Utterance]) -> None:
+    """Raise UserError for utterances, sorted by id, that a data directory cannot hold."""
     if not utterances:
         raise UserError(f"{directory}: no utterances to write; is the corpus directory the right one?")
     for u in utterances:

@@ -24,9 +24,9 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
     tables = {name: read_loosely(directory / name) for name in FILES if (directory / name).exists()}
     if texts is not None:
         tables["text"] = texts
-    speakers_of_list = {u: s for s, utts in tables.pop("spk2utt", {}).items() for u in utts.split()}
-    if "utt2spk" not in tables and speakers_of_list:
-        tables["utt2spk"] = speakers_of_list
+    speaker_lists = tables.pop("spk2utt", {})
+    if "utt2spk" not in tables and speaker_lists:
+        tables["utt2spk"] = _by_utterance(speaker_lists)
     base = "segments" if "segments" in tables else "wav.scp"
     names = [name for name in {base, *PER_UTTERANCE} if name in tables]
     total = len(set().union(*(tables[name] for name in names)))
@@ -36,20 +36,35 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
         lost = sorted(tables["wav.scp"].keys() - wavs.keys())
         log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
     tables["wav.scp"] = wavs
-    kept = set.intersection(*({u for u, value in tables[n].items() if _usable(n, value, wavs)} for n in names))
+    kept = set.intersection(*(_usable_utterances(name, tables[name], wavs) for name in names))
     if not kept:
         raise UserError(f"{directory}: no utterance is usable in every file; nothing was changed")
 
     used = {parse_span(tables["segments"][u])[0] for u in kept} if base == "segments" else kept
-    tables = {name: {u: v for u, v in table.items() if u in kept} for name, table in tables.items()}
+    for name, table in tables.items():
+        tables[name] = {u: value for u, value in table.items() if u in kept}
     tables["wav.scp"] = {recording: source for recording, source in wavs.items() if recording in used}
-    tables.setdefault("utt2spk", {u: u for u in kept})
+    tables.setdefault("utt2spk", {u: u for u in kept})  # as in Kaldi: without speakers, each utterance is its own
     tables["spk2utt"] = by_speaker(tables["utt2spk"])
     _replace(directory, {name: format_table(table) for name, table in tables.items()})
     return len(kept), total
 
 
+def _by_utterance(speaker_lists: dict[str, str]) -> dict[str, str]:
+    """Convert spk2utt {speaker: utterances separated by spaces} to utt2spk {utterance: speaker}."""
+    speakers = {}
+    for speaker, utts in speaker_lists.items():
+        speakers |= dict.fromkeys(utts.split(), speaker)
+    return speakers
+
+
+def _usable_utterances(name: str, table: dict[str, str], wavs: dict[str, str]) -> set[str]:
+    """Return the utterances of the file `name` whose value is valid."""
+    return {utt for utt, value in table.items() if _usable(name, value, wavs)}
+
+
 def _usable(name: str, value: str, wavs: dict[str, str]) -> bool:
+    """Return whether `value` is valid in the file `name`, given the recordings of wav.scp that exist."""
     if name in ("utt2dur", "utt2num_samples"):
         return is_positive(value)
     if name == "utt2spk":

@@ -33,9 +33,11 @@ def spec_augment(x_BTF: Tensor, lens_B: Tensor, seeds: Sequence[Sequence[int]], 
     width = x_BTF.shape[2]
     for keep_TF, length, seed in zip(keep_BTF, lens_B.tolist(), seeds, strict=True):
         rng = np.random.default_rng(list(seed))
+        # as in the paper: a span t from the uniform distribution over 0 … T, then its start over 0 … length - t; the
+        # widest span T is a share of this utterance, so that a short one is not erased (the paper's upper bound p)
         for _ in range(config.time_masks):
             span = int(rng.integers(int(config.time_width * length) + 1))
-            start = int(rng.integers(max(1, length - span + 1)))
+            start = int(rng.integers(max(1, length - span + 1)))  # a width of the whole utterance leaves one start, 0
             keep_TF[start : start + span] = False
         for _ in range(config.channel_masks):
             span = int(rng.integers(int(config.channel_width * width) + 1))
@@ -76,7 +78,7 @@ def mask_spans(
     time_BT = torch.zeros(x_BTD.shape[:2], dtype=torch.bool)
     channel_BD = torch.zeros((x_BTD.shape[0], x_BTD.shape[2]), dtype=torch.bool)
     for time_T, channel_D, length, seed in zip(time_BT, channel_BD, lens_B.tolist(), seeds, strict=True):
-        rng = np.random.default_rng([*seed, 1])
+        rng = np.random.default_rng([*seed, 1])  # the 1 keeps these numbers apart from those of `spec_augment`
         _cover(time_T[:length], config.time, config.span_s * rate_hz, rng)
         _cover(channel_D, config.channel, config.band * len(channel_D), rng)
     cover_D = torch.zeros(x_BTD.shape[2]) if embedding_D is None else embedding_D
@@ -87,7 +89,9 @@ def mask_spans(
 def _cover(row: Tensor, share: float, span: float, rng: np.random.Generator) -> None:
     """Set spans of `row` to True: share * len(row) / span of them, rounded up or down at random (wav2vec 2.0)."""
     extra, steps = rng.random(), max(1, round(span))
-    if share > 0 and len(row) > steps:
+    if share > 0 and len(row) > steps:  # a row of one span would be masked completely
+        # the number of spans is real; adding u from [0, 1) and cutting off the fraction rounds it up with the probability
+        # of its fraction, so that its mean is exact. Spans may overlap: less than `share` of the row is masked
         for place in rng.random(int(share * len(row) / span + extra)):
-            start = int(place * (len(row) - steps + 1))
+            start = int(place * (len(row) - steps + 1))  # each start that leaves room for the span is as likely
             row[start : start + steps] = True

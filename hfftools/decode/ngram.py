@@ -1,7 +1,7 @@
-"""Sentences in, an n-gram language model as an ARPA file out: interpolated modified Kneser-Ney (Chen and Goodman 1998).
+"""Estimate n-gram language models, interpolated modified Kneser-Ney (Chen and Goodman 1998), and write them as ARPA files.
 
 Probabilities over the words, </s> and <unk> sum to one after every history. Counts, discounts and the treatment of <s>
-are those of KenLM's lmplz, so that the file is the one it would write.
+are those of KenLM's lmplz, so that lmplz would write the same file.
 """
 
 import json
@@ -18,41 +18,55 @@ from hfftools.text.normalise import unspaced
 from hfftools.text.units import Units
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
-FALLBACK = (0.5, 1.0, 1.5)  # discounts where the text is too small to tell, as of lmplz --discount_fallback
+FALLBACK = (
+    0.5,
+    1.0,
+    1.5,
+)  # discounts for a text that is too small to estimate them, those of lmplz --discount_fallback
 
 Gram = tuple[str, ...]
 
 
 def read_texts(path: Path) -> list[str]:
-    """The sentences of a data directory, or of a text file with one a line; white space becomes single spaces."""
+    """Return the sentences, without empty ones, of a data directory or of a text file with one per line; single-spaced."""
     try:
-        lines = read_table(path / "text", False).values() if path.is_dir() else path.read_text("utf-8").split("\n")
+        if path.is_dir():
+            lines = list(read_table(path / "text", False).values())
+        else:
+            lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is neither a data directory nor a UTF-8 text file ({error})") from None
-    return [text for line in lines if (text := " ".join(line.split()))]
+    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def tokens(text: str, units: Units | None) -> list[str]:
-    """The words of a text, or its units' symbols."""
+    """Return the words of a text or, with `units`, the symbols of its units."""
     return [units.symbols[id] for id in units.encode(text)] if units else text.split(" ")
 
 
 def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
-    """out/lm.arpa, words.txt and lm.json from `texts`: over words, or over units; nothing where it is there of the same."""
+    """Write lm.arpa, words.txt and lm.json to `out`, of the words or units of `texts`; return the path of lm.arpa.
+
+    A model that is there already, made from the same text with the same options, is kept. Raise UserError if no model can be
+    made of the text.
+    """
     require(order >= 2, f"order {order} is below 2, which KenLM does not read")
-    require(bool(texts), "there is no text to make a language model of")
-    known = units is not None or not unspaced(texts)
-    require(known, "the text puts no space between words; make the model of units, by --units (--lm units of a recipe)")
+    require(bool(texts), "there is no text to make a language model of: every transcript is empty")
+    separable = units is not None or not unspaced(texts)
+    require(
+        separable, "the text has no spaces between words; make the model of units, by --units (--lm units of a recipe)"
+    )
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}
     info = out / "lm.json"
     if info.exists() and json.loads(info.read_text()) == made:
         log.info(f"{out}/lm.arpa is there already, made from the same text")
         return out / "lm.arpa"
-    info.unlink(missing_ok=True)
+    info.unlink(missing_ok=True)  # first, so that a kill in between leaves no record that fits another lm.arpa
     sentences = [tokens(text, units) for text in texts]
-    taken = next((w for s in sentences for w in s if w in (BEGIN, END)), None)
-    require(taken is None, f"the text has the word {taken}, which stands for a sentence's edge; take it out")
+    for edge in (BEGIN, END):
+        taken = any(edge in sentence for sentence in sentences)
+        require(not taken, f"the text has the word {edge}, which marks a sentence's edge; remove it from the text")
     orders = estimate(sentences, order)
     with write_aside(out / "lm.arpa") as aside, open(aside, "w", encoding="utf-8") as file:
         file.writelines(arpa(orders))
@@ -63,64 +77,98 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> list[dict[Gram, tuple[float, float]]]:
-    """{n-gram: (probability, weight of backing off from it)} for each order from 1 up."""
+    """Return {n-gram: (probability, back-off weight)} for each order from 1 up.
+
+    With h the words before w, and h' the same without the first one,
+
+        p(w | h) = (c(hw) - D(c(hw))) / c(h ·) + γ(h) p(w | h'),    γ(h) = Σ_w D(c(hw)) / c(h ·)
+
+    where c counts occurrences in the highest order, and the different words before the n-gram in the lower ones. The
+    recursion ends in 1 / V, with V the number of words, </s> and <unk>.
+    """
     raw = _count(sentences, order)
     order = max(n for n in range(1, order + 1) if raw[n])  # short sentences have no long n-grams
-    words = {w for (w,) in raw[1]} | {END, UNKNOWN}
+    vocabulary = {word for (word,) in raw[1]} | {END, UNKNOWN}
+    lower: dict[Gram, float] = {(): 1 / len(vocabulary)}
     probs: list[dict[Gram, float]] = []
     backoffs: list[dict[Gram, float]] = []
     for n in range(1, order + 1):
         counts = raw[n] if n == order else _continuations(raw, n)
         discounts = _discounts(counts.values())
-        totals: dict[Gram, int] = defaultdict(int)
-        freed: dict[Gram, float] = defaultdict(float)
-        for gram, count in counts.items():
-            totals[gram[:-1]] += count
-            freed[gram[:-1]] += discounts[min(count, 3) - 1]
-        gamma = {history: freed[history] / totals[history] for history in totals}
+        totals, gamma = _histories(counts, discounts)
         if n == 1:
-            counts = {(w,): counts.get((w,), 0) for w in words}
-        found = {}
-        for gram, count in counts.items():
-            own = count - discounts[min(count, 3) - 1] if count else 0.0
-            lower = probs[-1][gram[1:]] if probs else 1 / len(words)
-            found[gram] = own / totals[gram[:-1]] + gamma[gram[:-1]] * lower
-        probs.append(found)
-        if n > 1:
+            counts = {(word,): counts.get((word,), 0) for word in vocabulary}  # <unk> has no count, and a probability
+        else:
             backoffs.append(gamma)
-    probs[0][(BEGIN,)] = 10**-99.0  # never said, only stood after
+        lower = _interpolated(counts, discounts, totals, gamma, lower)
+        probs.append(lower)
+    probs[0][(BEGIN,)] = 10**-99.0  # <s> is never predicted, only a history; ARPA files have log10 = -99 for it
     backoffs.append({})
-    return [{g: (p, below.get(g, 1.0)) for g, p in here.items()} for here, below in zip(probs, backoffs, strict=True)]
+    orders = []
+    for here, weights in zip(probs, backoffs, strict=True):  # γ(h) of order n + 1 stands with the n-gram h
+        orders.append({gram: (prob, weights.get(gram, 1.0)) for gram, prob in here.items()})
+    return orders
+
+
+def _histories(counts: dict[Gram, int], discounts: tuple[float, ...]) -> tuple[dict[Gram, int], dict[Gram, float]]:
+    """Return {history h: c(h ·)} and {history h: γ(h)}, the share that the discounts leave to the lower order."""
+    totals: dict[Gram, int] = defaultdict(int)
+    freed: dict[Gram, float] = defaultdict(float)
+    for gram, count in counts.items():
+        totals[gram[:-1]] += count
+        freed[gram[:-1]] += discounts[min(count, 3) - 1]
+    return totals, {history: freed[history] / totals[history] for history in totals}
+
+
+def _interpolated(
+    counts: dict[Gram, int],
+    discounts: tuple[float, ...],
+    totals: dict[Gram, int],
+    gamma: dict[Gram, float],
+    lower: dict[Gram, float],
+) -> dict[Gram, float]:
+    """Return {n-gram: p(w | h)}; `lower` has p(w | h') of the next lower order, under () for unigrams."""
+    probs = {}
+    for gram, count in counts.items():
+        own = count - discounts[min(count, 3) - 1] if count else 0.0
+        probs[gram] = own / totals[gram[:-1]] + gamma[gram[:-1]] * lower[gram[1:]]
+    return probs
 
 
 def _count(sentences: Iterable[Sequence[str]], order: int) -> dict[int, Counter]:
+    """Return {n: occurrences of each n-gram} for n up to `order`; <s> is not counted as a unigram."""
     raw: dict[int, Counter] = {n: Counter() for n in range(1, order + 1)}
     for sentence in sentences:
         padded = (BEGIN, *sentence, END)
         for n, counter in raw.items():
-            counter.update(padded[i : i + n] for i in range(n == 1, len(padded) - n + 1))
+            first = 1 if n == 1 else 0  # <s> is a history only
+            counter.update(padded[i : i + n] for i in range(first, len(padded) - n + 1))
     return raw
 
 
 def _continuations(raw: dict[int, Counter], n: int) -> dict[Gram, int]:
-    """How many words each n-gram follows; what begins with <s> follows none, and keeps its count."""
+    """Return how many different words each n-gram follows; one that begins with <s> follows none, and keeps its count."""
     counts = Counter(gram[1:] for gram in raw[n + 1])
     counts.update({gram: count for gram, count in raw[n].items() if gram[0] == BEGIN})
     return counts
 
 
 def _discounts(counts: Iterable[int]) -> tuple[float, ...]:
-    """What to take off counts of 1, 2, and 3 or more."""
+    """Return what is subtracted from counts of 1, 2, and 3 or more.
+
+    With n_k the number of n-grams that are counted k times, Y = n_1 / (n_1 + 2 n_2) and D(k) = k - (k + 1) Y n_(k+1) / n_k.
+    A small text may have no n-grams of some count, or values outside of [0, k]; then all three are FALLBACK.
+    """
     seen = Counter(counts)
     if not all(seen[k] for k in (1, 2, 3, 4)):
         return FALLBACK
     y = seen[1] / (seen[1] + 2 * seen[2])
-    found = tuple(k - (k + 1) * y * seen[k + 1] / seen[k] for k in (1, 2, 3))
-    return found if all(0 <= d <= k for k, d in enumerate(found, 1)) else FALLBACK
+    estimated = tuple(k - (k + 1) * y * seen[k + 1] / seen[k] for k in (1, 2, 3))
+    return estimated if all(0 <= d <= k for k, d in enumerate(estimated, 1)) else FALLBACK
 
 
 def arpa(orders: list[dict[Gram, tuple[float, float]]]) -> Iterable[str]:
-    """The lines of an ARPA file."""
+    """Yield the lines of an ARPA file; the highest order has no back-off weights, as no longer n-gram exists."""
     yield "\\data\\\n"
     yield from (f"ngram {n}={len(grams)}\n" for n, grams in enumerate(orders, 1))
     for n, grams in enumerate(orders, 1):

@@ -1,11 +1,12 @@
-"""A model and a batch in, the floating-point operations of its forward and backward passes per second of audio out.
+"""Count the floating-point operations of a model's forward and backward passes, per second of audio.
 
 A multiply-add is two operations, as torch counts them. Matrix products, convolutions, attention and recurrent layers
-are counted, as they are run: with padding, and in the backward pass of fused attention with the scores computed anew.
-What works element by element (norms, activations, softmax, dropout) is not, nor are the spectra of log-mel.
+are counted as they are run: with padding, and in the backward pass of fused attention with the scores computed again.
+Elementwise operations (norms, activations, softmax, dropout) are not counted, nor are the spectra of log-mel.
 
-torch's own counter needs help: it has no formula for attention as the CPU runs it, nor for recurrent layers that oneDNN
-or cuDNN run in one piece, and takes the weight gradient of a convolution in G groups for G times its work.
+torch's own counter gets formulas of ours where it has none (attention as the CPU runs it; recurrent layers that oneDNN
+or cuDNN run as one operation), and where its own is wrong: it counts the weight gradient of a convolution in G groups G
+times.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,21 +37,21 @@ def _conv_backward(grad_shape, x_shape, w_shape, _bias, _stride, _pad, _dilation
 
 
 def _onednn_rnn(x_shape, w_in_shape, w_hidden_shape, *_, **__) -> int:
-    """One direction of one layer over an input [T, B, F]."""
+    """Return the operations of one direction of one layer over an input [T, B, F]: two per weight, frame and utterance."""
     return 2 * prod(x_shape[:-1]) * (prod(w_in_shape) + prod(w_hidden_shape))
 
 
 def _onednn_rnn_backward(*args, **kwargs) -> int:
-    return 2 * _onednn_rnn(*args, **kwargs)  # it has no way to be asked for less than all gradients
+    return 2 * _onednn_rnn(*args, **kwargs)  # gradients of inputs and of weights; oneDNN always computes both
 
 
 def _cudnn_rnn(x_shape, weight_shapes, *_, **__) -> int:
-    """All layers and directions at once; the frames, packed [frames, F] or padded, go through each matrix once."""
+    """Return the operations of all layers and directions: each frame, packed [frames, F] or padded, meets each matrix."""
     return 2 * prod(x_shape[:-1]) * sum(prod(shape) for shape in weight_shapes if len(shape) == 2)
 
 
 def _cudnn_rnn_backward(*args, **kwargs) -> int:
-    needed = kwargs.get("output_mask", args[-1])  # of input, first states and weights
+    needed = kwargs.get("output_mask", args[-1])  # whether gradients of input, states (two) and weights are asked for
     return (1 + bool(needed[3])) * _cudnn_rnn(*args, **kwargs)
 
 
@@ -72,7 +73,7 @@ FORMULAS = {
 
 
 def run_counted(function: Callable[[], Any]) -> tuple[Any, int]:
-    """What `function` gives, and the operations that it took."""
+    """Return the result of `function` and the number of its operations."""
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         result = function()
     return result, counter.get_total_flops()
@@ -80,7 +81,7 @@ def run_counted(function: Callable[[], Any]) -> tuple[Any, int]:
 
 @contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Put back, at the end, the random state, the mode, the buffers and the gradients."""
+    """Restore at the end the random state, the mode, the buffers and the gradients of the model."""
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
     mode, buffers = model.training, [(buffer, buffer.clone()) for buffer in model.buffers()]
     grads = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -99,9 +100,9 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
 
 
 def count(model: Model, batch: Batch, bf16: bool = False) -> dict[str, float]:
-    """Operations per second of audio of `model.loss` on a batch in training, and of its backward pass.
+    """Return the operations, per second of audio, of `model.loss` on a batch in training and of its backward pass.
 
-    They are those of what is run: without the upstream where the batch has its hidden states. Nothing of the model changes.
+    Where the batch has hidden states, the upstream is not run and not counted. The model does not change.
     """
     device = next(model.parameters()).device
 
@@ -117,9 +118,9 @@ def count(model: Model, batch: Batch, bf16: bool = False) -> dict[str, float]:
 
 
 def count_upstream(model: Model, seconds: float, bf16: bool = False) -> dict[str, float]:
-    """Operations per second of audio of the upstream's forward pass alone, up to the highest layer tapped."""
+    """Return the operations, per second of audio, of the upstream's forward pass alone, up to the highest tapped layer."""
     device = next(model.parameters()).device
-    wav_BN = torch.zeros(1, round(RATE_HZ * seconds), device=device)  # how many they are hangs on its length alone
+    wav_BN = torch.zeros(1, round(RATE_HZ * seconds), device=device)  # the count depends on the length alone
     lens_B = torch.tensor([wav_BN.shape[1]], device=device)
     with _as_it_was(model), torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         model.eval()
@@ -128,9 +129,9 @@ def count_upstream(model: Model, seconds: float, bf16: bool = False) -> dict[str
 
 
 def count_run(model: Model, data: Speech, batch_seconds: float, seed: int, bf16: bool) -> dict[str, float]:
-    """Both of the above on the first batch of a run's first epoch; the upstream on one utterance of the mean length in it.
+    """Return both counts for the first batch of a run's first epoch; the upstream's for one utterance of the mean length.
 
-    For after training: neither the memory and the time that it used nor its random numbers then know of the count.
+    Call it after training, so that it adds nothing to the memory and time of the training.
     """
     model.hold(False)
     batch = next(data.batches(plan(data.durations_s, batch_seconds, seed, 0)[:1]))

@@ -23,11 +23,10 @@ def write(path: Path | str, spans: Mapping[str, list[Span]]) -> None:
 
     An utterance without spans has no line.
     """
-    lines = [
-        f"{utt} 1 {span.start_s:.3f} {span.end_s - span.start_s:.3f} {span.label}\n"
-        for utt in sorted(spans)
-        for span in sorted(spans[utt])
-    ]
+    lines = []
+    for utt in sorted(spans):  # by code points, which is the C locale's order of UTF-8
+        for span in sorted(spans[utt]):
+            lines.append(f"{utt} 1 {span.start_s:.3f} {span.end_s - span.start_s:.3f} {span.label}\n")
     write_text(Path(path), "".join(lines))
 
 
@@ -38,7 +37,7 @@ def read(path: Path | str) -> dict[str, list[Span]]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at Unicode's separators
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})") from None
     spans: dict[str, list[Span]] = {}
@@ -50,8 +49,8 @@ def read(path: Path | str) -> dict[str, list[Span]]:
             start_s, duration_s = float(start), float(duration)
         except ValueError:
             raise UserError(f"{path}:{number}: '{line}' is not `utterance channel start duration label`") from None
-        if not (0 <= start_s < math.inf and 0 <= duration_s < math.inf):
+        if not (0 <= start_s < math.inf and 0 <= duration_s < math.inf):  # also false for NaN, which float() accepts
             raise UserError(f"{path}:{number}: '{line}' does not end after it starts")
         # rounded, so that the end of a span equals the start of an adjacent one despite floating-point error
         spans.setdefault(utt, []).append(Span(start_s, round(start_s + duration_s, 6), label))
-    return {utt: sorted(found) for utt, found in spans.items()}
+    return {utt: sorted(unsorted) for utt, unsorted in spans.items()}

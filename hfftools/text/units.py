@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import sentencepiece
@@ -28,7 +29,7 @@ _LINE_CHARS = 1000
 
 
 class _Escape(dict):
-    """A table for str.translate that turns every character it does not hold into one that no model knows."""
+    """Translate, in str.translate, every character that the table lacks to one that no model knows."""
 
     def __missing__(self, code: int) -> str:
         return _NEVER
@@ -38,12 +39,12 @@ class Units:
     """Hold an inventory of units. `symbols[id]` is a unit's readable name, free of white space and no other unit's."""
 
     def __init__(self, kind: str, pieces: list[str], escapes: dict[str, str], model: bytes, made_from: dict):
-        """`pieces` is the text that each id from 2 on stands for; `escapes` {character: what the model knows it as}."""
+        """Build the units: `pieces` is the text of each id from 2 on, `escapes` {character: its stand-in in the model}."""
         self.kind, self.made_from = kind, made_from
         self._pieces = ["", UNKNOWN_TEXT, *pieces]
         self.symbols = ["<blank>", "<unk>", *(_symbol(piece, kind) for piece in pieces)]
         self._ids = {piece: id for id, piece in enumerate(self._pieces) if id > UNKNOWN}
-        self._known = {character for piece in pieces for character in piece}
+        self._known = set("".join(pieces))
         self._escapes, self._model = escapes, model
         self._escape = _Escape({ord(c): escapes.get(c, c) for c in self._known} | {ord(" "): " "})
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model) if model else None
@@ -57,6 +58,7 @@ class Units:
         text = _single_spaced(text)
         if self._processor is None:
             return [self._ids.get(character, UNKNOWN) for character in text]
+        # our ids are sentencepiece's plus one, because it has no blank; its unknown piece, 0, becomes UNKNOWN
         return [id + 1 for id in self._processor.encode(text.translate(self._escape))]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -73,7 +75,7 @@ class Units:
 
     @property
     def pieces(self) -> list[str]:
-        """The text that each id stands for: put side by side, and the spaces made single, they are what `decode` gives."""
+        """Return the text of each id; concatenated, and single-spaced, the texts are what `decode` returns."""
         return list(self._pieces)
 
     @property
@@ -165,7 +167,7 @@ def train(kind: str, texts: Iterable[str], size: int | None, out_dir: Path | str
     texts = list(texts)
     if kind not in KINDS:
         raise UserError(f"kind of units: '{kind}' is not one of {', '.join(KINDS)}")
-    characters = sorted({c for text in texts for c in text if c != " "})
+    characters = sorted(set("".join(texts)) - {" "})
     if not characters:
         raise UserError("there is no text to learn units from: every transcript is empty")
     made_from = _made_from(kind, texts, size)
@@ -180,6 +182,7 @@ def train(kind: str, texts: Iterable[str], size: int | None, out_dir: Path | str
 
 
 def _made_from(kind: str, texts: Sequence[str], size: int | None) -> dict:
+    """Return what identifies the arguments of `make`; the size has no effect on characters, so it is left out there."""
     digest = sha256()
     for text in texts:
         digest.update(text.encode() + b"\n")
@@ -195,7 +198,7 @@ def _train_pieces(kind: str, texts: list[str], characters: list[str], size: int,
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(line for text in texts for line in _lines(text.translate(escape))),
+            sentence_iterator=chain.from_iterable(_lines(text.translate(escape)) for text in texts),
             model_writer=model,
             model_type=kind,
             vocab_size=max(size, smallest) - 1,  # sentencepiece knows no blank
@@ -223,7 +226,7 @@ def _train_pieces(kind: str, texts: list[str], characters: list[str], size: int,
 
 
 def _escapes(characters: Iterable[str]) -> dict[str, str]:
-    """Stand-ins, from Unicode's private planes, for characters that sentencepiece drops or reads in its own way."""
+    """Return stand-ins, from Unicode's private planes, for characters that sentencepiece drops or uses itself."""
     present = set(characters)
     odd = [c for c in characters if c in (_SPACE, _NEVER, _UNKNOWN_PIECE) or ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0]
     free = (chr(code) for code in range(0xF0000, 0x10FFFE) if chr(code) not in present)

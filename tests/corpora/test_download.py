@@ -29,7 +29,7 @@ def test_a_broken_line_is_taken_up_again(server, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "hff"):
         path = fetch(f"{server.url}/a.tar", tmp_path / "a.tar", f"sha256:{hashlib.sha256(CONTENT).hexdigest()}")
     assert path.read_bytes() == CONTENT and left(tmp_path) == ["a.tar"]
-    assert server.ranges == [None, "bytes=700000-"] and "going on from byte 700000" in caplog.text
+    assert server.ranges == [None, "bytes=700000-"] and "resuming at byte 700000" in caplog.text
 
 
 def test_a_killed_run_goes_on_where_it_was(server, tmp_path, monkeypatch):
@@ -37,7 +37,7 @@ def test_a_killed_run_goes_on_where_it_was(server, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TRIES", 1)
     for cut in (700_000, 100_000):
         server.cuts["/a.tar"] = cut
-        with pytest.raises(UserError, match="of 1280000 bytes came"):
+        with pytest.raises(UserError, match="of 1280000 bytes were received"):
             fetch(f"{server.url}/a.tar", tmp_path / "a.tar")
     assert left(tmp_path) == ["a.tar.part", "a.tar.part.json"]
     assert fetch(f"{server.url}/a.tar", tmp_path / "a.tar").read_bytes() == CONTENT
@@ -73,7 +73,9 @@ def test_what_cannot_be_gone_on_with_is_begun_again(server, tmp_path, monkeypatc
 
 def test_without_a_mark_of_the_version_nothing_is_kept(server, tmp_path):
     server.files["/a.tar"], server.cuts["/a.tar"] = (CONTENT, len(CONTENT)), 700_000
-    with pytest.raises(UserError, match=r"cannot download .*700000 of 1280000 bytes came.*by hand, as .*/a\.tar"):
+    with pytest.raises(
+        UserError, match=r"cannot download .*700000 of 1280000 bytes were received.*by hand, as .*/a\.tar"
+    ):
         fetch(f"{server.url}/a.tar", tmp_path / "a.tar")
     assert left(tmp_path) == []
 
@@ -82,7 +84,7 @@ def test_without_a_mark_of_the_version_nothing_is_kept(server, tmp_path):
 def test_a_wrong_sum_leaves_nothing_and_says_what_to_do(server, tmp_path, kind):
     server.files["/a.tar"], server.etags["/a.tar"] = (CONTENT, len(CONTENT)), '"1"'
     found = hashlib.new(kind, CONTENT).hexdigest()
-    with pytest.raises(UserError, match=f"a.tar: the {kind} sum of what came is {found}, not 00, .*run again"):
+    with pytest.raises(UserError, match=f"a.tar: the {kind} sum of the download is {found}, not 00, .*run again"):
         fetch(f"{server.url}/a.tar", tmp_path / "a.tar", f"{kind}:00")
     assert left(tmp_path) == []
     assert fetch(f"{server.url}/a.tar", tmp_path / "a.tar", f"{kind}:{found}").read_bytes() == CONTENT

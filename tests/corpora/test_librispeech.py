@@ -131,7 +131,7 @@ def test_the_parts_wanted_are_downloaded_checked_and_unpacked_once(corpus, libri
     assert prepare("librispeech", None, out, 4, ["librilight=1h", "parts=[dev-clean-2]"]) == ["dev_clean_2", "train_1h"]
     assert server.requests == 3
     monkeypatch.setitem(sums, "train-clean-5", "0" * 32)
-    with pytest.raises(UserError, match="md5 sum of what came is .*, not 000.*removed"):
+    with pytest.raises(UserError, match="md5 sum of the download is .*, not 000.*removed"):
         prepare("librispeech", None, tmp_path / "other" / "data")
 
 

@@ -64,7 +64,7 @@ def test_it_is_made_once_of_the_same_text(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert ngram.make(TEXTS, 2, None, tmp_path).stat().st_mtime_ns == stamp
     assert ngram.make(TEXTS[1:], 2, None, tmp_path).stat().st_mtime_ns != stamp
-    with pytest.raises(UserError, match="stands for a sentence's edge"):
+    with pytest.raises(UserError, match="marks a sentence's edge"):
         ngram.make(["a </s>"], 2, None, tmp_path)
     with pytest.raises(UserError, match="order 1 is below 2"):
         ngram.make(TEXTS, 1, None, tmp_path)
