@@ -1,15 +1,15 @@
-"""Streaming first and second moments: rows [N, D] of named views in, means and covariances of chosen pairs out.
+"""Take means and covariances of chosen pairs of views from a stream of rows [N, D] of each view.
 
 N rows, D and E widths of two views. What is held does not grow with the rows seen.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-View = Hashable
+View = int | str  # a layer, or "mel", "norm", "label"
 Pair = tuple[View, View]
 
 
@@ -19,7 +19,7 @@ class Joint(NamedTuple):
     xx_DD: Tensor
     xy_DE: Tensor
     yy_EE: Tensor
-    count: int  # rows
+    rows: int
 
 
 class Moments:
@@ -82,8 +82,9 @@ def covariance(folds: Sequence[Moments], x: View, y: View) -> Tensor:
 
 def joint(folds: Sequence[Moments], x: View, y: View) -> Joint:
     """All that canonical correlations and CKA need of two views."""
-    return Joint(*(covariance(folds, a, b) for a, b in ((x, x), (x, y), (y, y))), count(folds))
+    xx_DD, xy_DE, yy_EE = (covariance(folds, a, b) for a, b in ((x, x), (x, y), (y, y)))
+    return Joint(xx_DD, xy_DE, yy_EE, count(folds))
 
 
 def _sum(folds: Sequence[Moments], x: View) -> Tensor:
-    return sum(fold.sums[x] for fold in folds)
+    return sum((fold.sums[x] for fold in folds), torch.zeros(()).to(folds[0].sums[x]))

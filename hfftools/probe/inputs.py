@@ -20,7 +20,7 @@ from hfftools.nn.ctc import frames_needed
 from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
 from hfftools.probe.alignment import Aligned, Span, align
 from hfftools.probe.config import Config
-from hfftools.probe.layer_statistics import Look
+from hfftools.probe.state_batch import StateBatch
 from hfftools.text.phones import Phones
 from hfftools.text.units import Units
 from hfftools.text.units import load as load_units
@@ -149,7 +149,7 @@ class Material:
             found.append((first, end, span.label) if end > first else (nearest, nearest + 1, span.label))
         return found
 
-    def looks(self, most_frames: int, aligned: dict[str, Aligned] | None) -> Iterator[Look]:
+    def state_batches(self, most_frames: int, aligned: dict[str, Aligned] | None) -> Iterator[StateBatch]:
         """Batches of training utterances drawn at random until they have `most_frames` frames, always the same ones.
 
         Log-mel frames of 10 ms are averaged to as many as make a frame of the model, around its middle.
@@ -165,7 +165,7 @@ class Material:
             if aligned is not None:
                 found = [aligned.get(utt, Aligned([], [])) for utt in batch.ids]
                 labels = {key: [self.frames(getattr(a, key)) for a in found] for key in labels}
-            yield Look(batch.ids, hidden, lens_B, mel_BTM, **labels)
+            yield StateBatch(batch.ids, hidden, lens_B, mel_BTM, **labels)
 
     def _mel(self, mel_BTM: Tensor, mel_lens_B: Tensor, frames: int) -> Tensor:
         """Log-mel [B, frames, M] at the model's frames, from log-mel every 10 ms; beyond the ends stands the last frame."""

@@ -17,7 +17,7 @@ from hfftools.probe import html_page, plot
 from hfftools.probe.config import Config
 from hfftools.probe.heads import Probes, Question
 from hfftools.probe.inputs import Material, forget_states, settle
-from hfftools.probe.layer_statistics import survey
+from hfftools.probe.layer_statistics import measure_layers
 from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
 from hfftools.probe.recommendation import recommend
 from hfftools.probe.results import LayerResult, ProbeResults
@@ -61,7 +61,7 @@ def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
         material.upstream.name, material.upstream.hash, config.train, config.dev, _how(config), assumed
     )
     results.layers = [LayerResult(layer) for layer in material.layers]
-    for part, run in (("probes", _train_probes), ("survey", _survey)):
+    for part, run in (("probes", _train_probes), ("survey", _measure_layers)):
         if not exp.part(part).exists():
             write_json(exp.part(part), run(exp, material))
         # read back even when just made, so that a resumed probe and an uninterrupted one see the same numbers
@@ -174,19 +174,19 @@ def _score_probes(material: Material, probes: list[Probes]) -> dict:
     return {"layers": list(rows.values()), "errors": errors, "facts": facts}
 
 
-def _survey(exp: ExpDir, material: Material) -> dict:
-    """Similarity and geometry: {"layers": rows, "facts", and "cka" where it was asked for}."""
+def _measure_layers(exp: ExpDir, material: Material) -> dict:
+    """Return similarity and geometry: {"layers": rows, "facts", and "cka" where it was asked for}."""
     config = material.config
-    what = {"similarity", "geometry"} & set(config.parts)
-    if not what:
+    groups = {"similarity", "geometry"} & set(config.parts)
+    if not groups:
         return {"layers": [{} for _ in material.layers], "facts": {}}
-    aligned = material.aligned if "similarity" in what else None  # made here if need be, before any pass
-    rows, more = survey(
-        lambda: material.looks(config.frames, aligned),
+    aligned = material.aligned if "similarity" in groups else None  # made here if need be, before any pass
+    rows, facts = measure_layers(
+        lambda: material.state_batches(config.frames, aligned),
         material.layers,
-        what,
+        groups,
         clusters=config.clusters,
         seed=config.seed,
     )
-    cka = {"cka": more.pop("cka")} if "cka" in more else {}
-    return {"layers": rows, "facts": more, **cka}
+    cka = {"cka": facts.pop("cka")} if "cka" in facts else {}
+    return {"layers": rows, "facts": facts, **cka}

@@ -1,4 +1,4 @@
-"""Covariances of two views, or a table of clusters and labels, in; how alike the two are out: CKA, PWCCA, information.
+"""Measure how similar two views are: CKA and PWCCA from their covariances, information from clusters and labels.
 
 x and y are two views of the same rows, D and E wide; K canonical directions. Everything is a function of moments, so it
 streams. A figure that too few rows would make up is None.
@@ -23,7 +23,7 @@ def linear_cka(views: Joint) -> float | None:
     E / rows for independent views of E equal dimensions, so it is None below twice as many rows as the wider view has
     dimensions; also where a view does not vary or is not finite.
     """
-    if views.count < 2 * max(views.xy_DE.shape):
+    if views.rows < 2 * max(views.xy_DE.shape):
         return None
     return _finite(views.xy_DE.square().sum() / (views.xx_DD.norm() * views.yy_EE.norm()))
 
@@ -45,10 +45,10 @@ def pwcca(train: Joint, dev: Joint, test: Joint, epsilons: Sequence[tuple[float,
     if not all(part.isfinite().all() for split in (train, dev, test) for part in split[:3]):
         return None
     on_dev, best = -2.0, None
-    for found in directions(train, epsilons):
-        value = _weighted_correlation(dev, *found)
+    for pair in directions(train, epsilons):
+        value = _weighted_correlation(dev, *pair)
         if value is not None and value > on_dev:
-            on_dev, best = value, found
+            on_dev, best = value, pair
     return None if best is None else _weighted_correlation(test, *best)
 
 
@@ -64,9 +64,10 @@ def pwcca_of_folds(folds: Sequence[Moments], x: View, y: View) -> float | None:
     values = []
     for _ in folds:
         test, dev, *train = folds
-        values.append(pwcca(*(joint(part, x, y) for part in (train, [dev], [test]))))
+        values.append(pwcca(joint(train, x, y), joint([dev], x, y), joint([test], x, y)))
         folds = [*folds[1:], test]
-    return None if None in values else sum(values) / len(values)
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def directions(train: Joint, epsilons: Sequence[tuple[float, float]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,7 +126,9 @@ def normalised_information(counts_KL: Tensor) -> float | None:
     if len(share_L) < 2 or segments < 10 * len(counts_KL):
         return None
     entropy, chance = -(share_L * share_L.log()).sum().item(), chance_information(counts_KL)
-    return (mutual_information(counts_KL) - chance) / (entropy - chance)
+    information = mutual_information(counts_KL)
+    assert information is not None, "two labels or more were counted"
+    return (information - chance) / (entropy - chance)
 
 
 def _finite(value: Tensor) -> float | None:

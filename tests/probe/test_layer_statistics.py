@@ -1,4 +1,4 @@
-"""The survey: blind to padding and batches, a broken layer spoils no other, and memory does not grow with the frames."""
+"""Layer statistics: padding and batches change nothing, a broken layer spoils no other, and memory does not grow."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,8 @@ import torch
 
 from hfftools.log import UserError
 from hfftools.probe import layer_statistics as module
-from hfftools.probe.layer_statistics import Look, survey
+from hfftools.probe.layer_statistics import measure_layers
+from hfftools.probe.state_batch import StateBatch
 
 LAYERS, WIDTHS = [0, 2, 5], {0: 8, 2: 12, 5: 12}
 OPTIONS = {"clusters": 6, "seed": 0}
@@ -47,11 +48,11 @@ def pad(utterances, garbage=0.0):
 
     ids, hidden, mel, phones, words = zip(*utterances, strict=True)
     states = {layer: padded([h[layer] for h in hidden]) for layer in LAYERS}
-    return Look(list(ids), states, torch.tensor(lens), padded(mel), list(phones), list(words))
+    return StateBatch(list(ids), states, torch.tensor(lens), padded(mel), list(phones), list(words))
 
 
 def figures(batches, what=("similarity", "geometry")):
-    return survey(lambda: iter(batches), LAYERS, what, **OPTIONS)
+    return measure_layers(lambda: iter(batches), LAYERS, what, **OPTIONS)
 
 
 def assert_alike(rows, others, rel=1e-5):
