@@ -28,7 +28,8 @@ class Fuse(nn.Module):
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         self.layers, self.out_dim = list(dims), next(iter(dims.values()))
-        left, lefts = len(dims), []  # layers left after each block
+        left = len(dims)
+        lefts: list[int] = []  # layers left after each block
         while STRIDE ** (len(lefts) + 1) <= len(dims):
             left = (left + 2 * PADDING - KERNEL) // STRIDE + 1
             lefts.append(left)

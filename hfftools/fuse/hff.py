@@ -101,9 +101,10 @@ class Fuse(nn.Module):
     def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
         nodes = [enter(hidden[layer]) for enter, layer in zip(self.enter, self.layers, strict=True)]
         valid_BT1 = valid_mask(lens_B, nodes[0].shape[1])[:, :, None]
-        for level in self.levels:
+        for joins in self.levels:
+            assert isinstance(joins, nn.ModuleList)
             groups = [nodes[start : start + self.group] for start in range(0, len(nodes), self.group)]
-            nodes = [join(group, valid_BT1) for join, group in zip(level, groups, strict=True)]
+            nodes = [join(group, valid_BT1) for join, group in zip(joins, groups, strict=True)]
         x_BTF = self.out(nodes[0])
         return x_BTF if self.sum is None else self.sum(hidden) + x_BTF
 

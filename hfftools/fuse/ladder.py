@@ -55,6 +55,7 @@ class Fuse(nn.Module):
         width = max(1, self.out_dim // config.reduction)
         self.enter = nn.ModuleList(nn.Sequential(nn.LayerNorm(d), nn.Linear(d, width)) for d in dims.values())
         self.rungs = nn.ModuleList(Rung(width) for _ in self.layers[1:])
+        # with one layer there is no gate, and an empty parameter would be trained without a gradient
         self.gates_R = nn.Parameter(torch.zeros(len(self.rungs))) if self.rungs else None
         self.up = nn.Linear(width, self.out_dim)
         nn.init.zeros_(self.up.weight)
@@ -64,6 +65,7 @@ class Fuse(nn.Module):
         first, *others = [enter(hidden[layer]) for enter, layer in zip(self.enter, self.layers, strict=True)]
         s_BTr = first
         for number, (rung, other_BTr) in enumerate(zip(self.rungs, others, strict=True)):
+            assert self.gates_R is not None
             gate = self.gates_R[number].sigmoid()
             s_BTr = rung(gate * s_BTr + (1 - gate) * other_BTr)
         return hidden[self.layers[-1]] + self.up(s_BTr)

@@ -1,23 +1,23 @@
-"""Two systems' transcripts of the same utterances in, the difference of their error rates and whether it is chance out.
+"""Compare two systems' transcripts of the same utterances: the difference of their error rates, and whether it is chance.
 
-Both ways of asking are of pairs, utterance by utterance, since an utterance that is hard for one system is hard for the
-other. They take for granted that utterances are independent of one another, which those of one speaker are not: the
-figures over speakers, who are then what is drawn and swapped, do without that. What another seed or another training
-set would give is in none of them.
+Both tests are paired, utterance by utterance, since an utterance that is hard for one system is hard for the other. They
+assume that utterances are independent, which utterances of one speaker are not; the figures over speakers, which draw and
+swap whole speakers, do not assume it. None of the figures includes the variation by seed or training set.
 
 - Paired bootstrap (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP
   2004): utterances are drawn with replacement, the same ones for both systems, and their rates subtracted.
 - Matched pairs (Gillick and Cox, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP
   1989), with whole utterances as segments and, in place of their normal approximation, the exact permutation test:
-  were the systems alike, each utterance's two counts of errors could as well have come the other way round.
+  if the systems were equally good, the two error counts of each utterance could as well be exchanged.
 
 Shapes: U utterances or speakers, R resamples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hfftools.log import UserError
 from hfftools.score.counts import by_speaker, draw, errors
@@ -25,23 +25,23 @@ from hfftools.score.folder import Decoded
 from hfftools.score.headline import headline
 
 RESAMPLES = 10_000
-DIFFER_MOST = 10  # utterances that are shown
+DIFFER_MOST = 10  # utterances that the report shows
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Of a difference, drawn over `units` of one sort."""
+    """Hold the interval and the significance of a difference, over `units` utterances or speakers."""
 
     units: int
     low: float  # 95 % interval of the difference of the rates
     high: float
-    improvement: float  # share of resamples in which the second makes fewer errors, of ties half
+    improvement: float  # share of resamples in which the second makes fewer errors; a tie counts half
     p: float  # two-sided
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A second system beside a first one, on one set; rates are fractions, and below 0 the second one is better."""
+    """Hold the comparison of two systems on one set; a difference below 0 means that the second is better."""
 
     metric: str  # WER or CER
     first: str
@@ -57,13 +57,15 @@ class Comparison:
 
     @property
     def difference(self) -> float:
+        """Return the error rate of the second minus that of the first, as a fraction."""
         return (self.errors_second - self.errors_first) / max(self.words, 1)
 
     def as_json(self) -> dict:
+        """Return the comparison in the form of its JSON file."""
         return {**asdict(self), "difference": self.difference}
 
     def lines(self) -> Iterator[str]:
-        """What a person reads; rates in percent."""
+        """Yield the lines of the text report; rates in percent."""
         for mark, where, wrong in (("A", self.first, self.errors_first), ("B", self.second, self.errors_second)):
             yield f"{mark} %{self.metric} {100 * wrong / max(self.words, 1):.2f} [ {wrong} / {self.words} ] {where}"
         same = self.over_utterances.units - self.better - self.worse
@@ -83,9 +85,9 @@ class Comparison:
             yield "Utterances that differ most (errors of A, of B, of so many)"
         for utt in self.differ_most:
             yield f"  {utt['utt']}: {utt['errors_first']}, {utt['errors_second']} of {utt['words']}"
-            yield from (
-                f"    {name}: {utt[key]}" for name, key in (("ref", "ref"), ("A  ", "first"), ("B  ", "second"))
-            )
+            yield f"    ref: {utt['ref']}"
+            yield f"    A  : {utt['first']}"
+            yield f"    B  : {utt['second']}"
 
 
 def _p(p: float) -> str:
@@ -93,13 +95,18 @@ def _p(p: float) -> str:
 
 
 def compare(first: Decoded, second: Decoded) -> Comparison:
-    """Compare by the references' `headline`; UserError that names what does not match, where the references differ."""
+    """Return the comparison by the references' `headline` metric.
+
+    Raises UserError that names the first difference where the two sets of references are not the same.
+    """
     _same_references(first, second)
     metric = headline(first.refs)
-    (one_U, words_U), (two_U, _) = (errors(metric, first.refs, found.hyps) for found in (first, second))
+    one_U, words_U = errors(metric, first.refs, first.hyps)
+    two_U, _ = errors(metric, first.refs, second.hyps)
     speakers, over_speakers = first.speakers, None
     if 1 < len(set(speakers)) < len(speakers):
-        over_speakers = chance(*(by_speaker(counts_U, speakers) for counts_U in (one_U, two_U, words_U)))
+        one_S, two_S, words_S = (by_speaker(counts_U, speakers) for counts_U in (one_U, two_U, words_U))
+        over_speakers = chance(one_S, two_S, words_S)
     order = np.argsort(-abs(two_U - one_U), kind="stable")[:DIFFER_MOST]
     most = [
         {
@@ -131,23 +138,26 @@ def compare(first: Decoded, second: Decoded) -> Comparison:
 
 def _same_references(first: Decoded, second: Decoded) -> None:
     for mine, other in ((first, second), (second, first)):
-        if lost := set(other.utts) - set(mine.utts):
+        lost = set(other.utts) - set(mine.utts)
+        if lost:
             raise UserError(
                 f"{mine.folder}/ref: {len(lost)} utterances of {other.folder}/ref are not there, first {min(lost)}; "
                 "decode the same data with both"
             )
     pairs = zip(first.utts, first.refs, second.refs, strict=True)
-    if others := [utt for utt, one, two in pairs if one.split() != two.split()]:
+    others = [utt for utt, one, two in pairs if one.split() != two.split()]
+    if others:
         raise UserError(
             f"{second.folder}/ref: {len(others)} references differ from those of {first.folder}/ref, first {others[0]}; "
             "decode the same data with both"
         )
 
 
-def chance(
-    one_U: Sequence[int], two_U: Sequence[int], words_U: Sequence[int], resamples: int = RESAMPLES, seed: int = 0
-) -> Chance:
-    """Interval, probability of improvement and p of two systems' errors in the same U utterances (or speakers) [U]."""
+def chance(one_U: ArrayLike, two_U: ArrayLike, words_U: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> Chance:
+    """Return interval, probability of improvement and p of two systems' error counts [U] in the same utterances or speakers.
+
+    `words_U` are the reference tokens of each.
+    """
     step_U = np.asarray(two_U) - np.asarray(one_U)
     step_R, words_R = draw(step_U, np.asarray(words_U), resamples=resamples, seed=seed)
     low, high = np.percentile(step_R / np.maximum(words_R, 1), (2.5, 97.5))
@@ -155,16 +165,15 @@ def chance(
     return Chance(len(step_U), float(low), float(high), float(improvement), swap_test(step_U))
 
 
-def swap_test(step_U: Sequence[int]) -> float:
-    """Two-sided p of sum(step_U), differences of whole numbers of errors, were each as likely of either sign.
+def swap_test(step_U: ArrayLike) -> float:
+    """Return the two-sided p of sum(step_U), whole differences of error counts, if each sign were as likely as the other.
 
-    Exact: the share of all 2^U choices of signs whose sum is at least as far from 0, by adding up one utterance after
-    the other. No p can be below 2^(1-U), so that of a few speakers none is small.
+    It is exact: the share of all 2^U choices of signs whose sum is at least as far from 0, computed by adding one utterance
+    after the other. No p can be below 2^(1-U), so with a few speakers it cannot be small.
     """
     sizes = [int(step) for step in np.abs(step_U) if step]
-    share = np.zeros(
-        sum(sizes) + 1
-    )  # of choices by the sum of those steps that go up; the total is 2 * that - sum(sizes)
+    # share[s]: of all choices of signs, those whose positive steps add up to s; their total is then 2 s - sum(sizes)
+    share = np.zeros(sum(sizes) + 1)
     share[0], reached = 1.0, 0
     for size in sizes:
         share[: reached + size + 1] /= 2

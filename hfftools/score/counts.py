@@ -1,15 +1,16 @@
-"""References and hypotheses in, their alignment, error counts and rates with intervals out; the one door to jiwer.
+"""Align hypotheses with references, count errors, and compute error rates with their intervals; uses jiwer.
 
-WER counts words. CER counts characters with the spaces between words, as `<space>`, and TER counts units, as ESPnet
-does. An alignment is the cheapest one where substitution, deletion and insertion cost alike, as in Kaldi; sclite, to
-which a substitution costs more, may split the same utterance's errors in another way.
+WER counts words. CER counts characters with the spaces between words, as `<space>`, and TER counts units, as ESPnet does.
+An alignment is the one of least cost when substitution, deletion and insertion cost 1 each, as in Kaldi. sclite gives a
+substitution a higher cost, and may therefore divide the errors of an utterance among the three in another way.
 
-Shapes: U utterances, or whatever else is drawn as a whole, such as speakers; R bootstrap samples of them.
+Shapes: U utterances, or other units that are drawn as a whole, such as speakers; R bootstrap samples of them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import jiwer
 import numpy as np
@@ -25,7 +26,7 @@ Alignment = list[tuple[str | None, str | None]]
 
 @dataclass(frozen=True)
 class Counts:
-    """Of the sentences of a set or of a speaker, of the tokens of their references, and of errors."""
+    """Hold the counts of sentences, reference tokens and errors of a set or of a speaker."""
 
     metric: str  # WER, CER or TER
     sentences: int
@@ -38,15 +39,16 @@ class Counts:
 
     @property
     def errors(self) -> int:
+        """Return the number of wrong tokens."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
-        """Errors a reference token; where there is no reference token at all, errors."""
+        """Return errors per reference token; the number of errors where there is no reference token at all."""
         return self.errors / max(self.words, 1)
 
     def line(self, where: Path | str) -> str:
-        """The score as Kaldi prints it."""
+        """Return the score as Kaldi prints it."""
         return (
             f"%{self.metric} {100 * self.rate:.2f} [ {self.errors} / {self.words}, {self.insertions} ins, "
             f"{self.deletions} del, {self.substitutions} sub ] {where}"
@@ -55,7 +57,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Score(Counts):
-    """Counts over a set, with bootstrap 95 % intervals of the rate as fractions."""
+    """Hold the counts of a set, with bootstrap 95 % intervals of the rate, as fractions."""
 
     low: float  # over utterances
     high: float
@@ -65,7 +67,7 @@ class Score(Counts):
 
 
 def row(dataset: str, score: Counts) -> str:
-    """A line of RESULTS.md, under HEAD: counts of sentences and words, the rest in percent."""
+    """Return a line of RESULTS.md, under HEAD: counts of sentences and words, the rest in percent."""
     counts = (score.correct, score.substitutions, score.deletions, score.insertions, score.errors)
     percent = [f"{100 * count / max(score.words, 1):.1f}" for count in counts]
     wrong = f"{100 * score.wrong_sentences / score.sentences:.1f}"
@@ -73,54 +75,67 @@ def row(dataset: str, score: Counts) -> str:
 
 
 def errors(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(errors, tokens of the reference) of each utterance, [U] each; `metric` is wer or cer."""
-    return per_utterance(align(*([tokens(metric, text, None) for text in texts] for texts in (refs, hyps))))
+    """Return (errors, reference tokens) of each utterance, [U] each; `metric` is wer or cer."""
+    ref_tokens = [tokens(metric, text, None) for text in refs]
+    return per_utterance(align(ref_tokens, [tokens(metric, text, None) for text in hyps]))
 
 
 def rate(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> float:
-    """The error rate of a set as a fraction, errors of all utterances over tokens of all references; wer or cer."""
+    """Return the error rate of a set as a fraction: errors of all utterances over tokens of all references.
+
+    `metric` is wer or cer.
+    """
     errors_U, tokens_U = errors(metric, refs, hyps)
     return float(errors_U.sum() / max(tokens_U.sum(), 1))
 
 
 def tokens(metric: str, text: str, units: Units | None) -> list[str]:
-    """What `metric` (wer, cer or ter) counts in a text; `units` are needed for ter alone."""
+    """Return the tokens of a text that `metric` (wer, cer or ter) counts; only ter needs `units`."""
     words = text.split()
     if metric == "wer":
         return words
     if metric == "cer":
         return ["<space>" if c == " " else c for c in " ".join(words)]
+    assert units is not None, "TER counts units"
     return [units.symbols[id] for id in units.encode(" ".join(words))]
 
 
 def align(refs: list[list[str]], hyps: list[list[str]]) -> list[Alignment]:
-    """The cheapest alignment of each reference with its hypothesis; ValueError where there are not as many of both."""
-    done = jiwer.process_words(refs, hyps, reference_transform=lambda x: x, hypothesis_transform=lambda x: x)
+    """Return the alignment of least cost of each reference with its hypothesis.
+
+    Raises ValueError where there are not as many hypotheses as references.
+    """
+    keep: Any = lambda lists: lists  # noqa: E731 - the tokens are lists already, which jiwer's types do not foresee
+    done = jiwer.process_words(cast(Any, refs), cast(Any, hyps), reference_transform=keep, hypothesis_transform=keep)
     alignments = []
     for ref, hyp, chunks in zip(refs, hyps, done.alignments, strict=True):
         pairs: Alignment = []
         for chunk in chunks:
             r = ref[chunk.ref_start_idx : chunk.ref_end_idx]
             h = hyp[chunk.hyp_start_idx : chunk.hyp_end_idx]
-            # a substituted chunk has as many tokens on either side, a deleted or inserted one has them on one
-            pairs += zip(r or [None] * len(h), h or [None] * len(r), strict=True)
+            # a chunk of substitutions has as many tokens on either side, one of deletions or insertions has them on one
+            pairs += zip(r or _nothing(len(h)), h or _nothing(len(r)), strict=True)
         alignments.append(pairs)
     return alignments
 
 
+def _nothing(count: int) -> list[str | None]:
+    return [None] * count
+
+
 def wrong(alignment: Alignment) -> int:
-    """Errors of an alignment."""
+    """Return the number of errors of an alignment."""
     return sum(r != h for r, h in alignment)
 
 
 def per_utterance(alignments: list[Alignment]) -> tuple[np.ndarray, np.ndarray]:
-    """(errors, tokens of the reference) of each alignment, [U] each."""
+    """Return (errors, reference tokens) of each alignment, [U] each."""
     errors_U = np.array([wrong(a) for a in alignments], dtype=np.int64)
     return errors_U, np.array([sum(r is not None for r, _ in a) for a in alignments], dtype=np.int64)
 
 
 def count(metric: str, alignments: list[Alignment]) -> Counts:
-    """The counts of alignments of one metric (wer, cer or ter)."""
+    """Return the counts of alignments of one metric (wer, cer or ter)."""
     pairs = [pair for alignment in alignments for pair in alignment]
     words = sum(r is not None for r, _ in pairs)
     correct = sum(r == h for r, h in pairs)
@@ -138,7 +153,7 @@ def count(metric: str, alignments: list[Alignment]) -> Counts:
 
 
 def score(metric: str, alignments: list[Alignment], speakers: list[str]) -> Score:
-    """The counts of alignments, whose speakers are `speakers`, and the intervals of their rate."""
+    """Return the counts of alignments and the intervals of their rate; `speakers` has the speaker of each alignment."""
     errors_U, words_U = per_utterance(alignments)
     low, high = interval(errors_U, words_U)
     kinds, speaker_low, speaker_high = len(set(speakers)), None, None
@@ -149,13 +164,16 @@ def score(metric: str, alignments: list[Alignment], speakers: list[str]) -> Scor
 
 
 def by_speaker(counts_U: np.ndarray, speakers: Sequence[str]) -> np.ndarray:
-    """Sums of `counts_U` over the utterances of each speaker, [speakers], in the order of their names."""
+    """Return the sums of `counts_U` over the utterances of each speaker, [speakers], in the order of their names."""
     names, place_U = np.unique(np.asarray(speakers), return_inverse=True)
     return np.bincount(place_U, weights=counts_U, minlength=len(names)).astype(np.int64)
 
 
 def draw(*counts_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """Sums of each of `counts_U` over bootstrap samples: U drawn with replacement, the same in all -> [counts, R]."""
+    """Return the sums of each of `counts_U` over bootstrap samples, [counts, R].
+
+    A sample is U utterances drawn with replacement, the same ones for each of `counts_U`.
+    """
     rng = np.random.default_rng(seed)
     size = len(counts_U[0])
     sums = np.empty((len(counts_U), resamples))
@@ -168,10 +186,10 @@ def draw(*counts_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np
 def interval(
     errors_U: np.ndarray, words_U: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Bootstrap 95 % interval of sum(errors) / sum(words) over U utterances (Bisani and Ney, ICASSP 2004).
+    """Return the bootstrap 95 % interval of sum(errors) / sum(words) over U utterances (Bisani and Ney, ICASSP 2004).
 
-    Utterances are drawn as if they were independent: where errors cluster by speaker the true interval is wider, and
-    the sums of each speaker (`by_speaker`) are what to draw. Of few speakers, a handful, either is rough.
+    Utterances are drawn as if they were independent. Where errors cluster by speaker, the true interval is wider, and the
+    sums of each speaker (`by_speaker`) should be drawn instead. With a handful of speakers both intervals are rough.
     """
     errors_R, words_R = draw(errors_U, words_U, resamples=resamples, seed=seed)
     low, high = np.percentile(errors_R / np.maximum(words_R, 1), (2.5, 97.5))

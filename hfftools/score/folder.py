@@ -1,4 +1,4 @@
-"""A decoded set's folder in (text, ref, utt2spk), its scores and score_wer/, score_cer/ and score_ter/ in it out."""
+"""Score the folder of a decoded set (text, ref, utt2spk) into its score_wer/, score_cer/ and score_ter/."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from hfftools.text.units import Units
 
 @dataclass(frozen=True)
 class Decoded:
-    """What was said and what was understood, utterance by utterance, in the order of their ids."""
+    """Hold the references and hypotheses of a set, utterance by utterance, in the order of their ids."""
 
     folder: Path
     utts: list[str]
@@ -24,8 +24,8 @@ class Decoded:
 def read_decoded(folder: Path | str) -> Decoded:
     """Read folder/text, folder/ref and, where it is there, folder/utt2spk.
 
-    Without utt2spk the speaker is the utterance id up to its first dash. UserError where text and ref do not have the
-    same utterances, one has no speaker, or every reference is empty.
+    Without utt2spk the speaker is the utterance id up to its first dash. Raises UserError where text and ref do not have
+    the same utterances, one has no speaker, or every reference is empty.
     """
     folder = Path(folder)
     refs = read_table(folder / "ref", value_required=False)
@@ -38,21 +38,22 @@ def read_decoded(folder: Path | str) -> Decoded:
             )
     if not any(text.split() for text in refs.values()):
         raise UserError(f"{folder}/ref: every reference is empty, so there is no error rate")
-    table = folder / "utt2spk"
-    speakers = read_table(table) if table.exists() else {utt: utt.partition("-")[0] for utt in refs}
+    utt2spk = folder / "utt2spk"
+    speakers = read_table(utt2spk) if utt2spk.exists() else {utt: utt.partition("-")[0] for utt in refs}
     utts = sorted(refs)
-    lost = [utt for utt in utts if utt not in speakers]
-    if lost:
-        raise UserError(f"{folder}/ref: {len(lost)} utterances missing from utt2spk, first {lost[0]}")
-    return Decoded(folder, utts, *([found[utt] for utt in utts] for found in (speakers, refs, hyps)))
+    unnamed = [utt for utt in utts if utt not in speakers]
+    if unnamed:
+        raise UserError(f"{folder}/ref: {len(unnamed)} utterances missing from utt2spk, first {unnamed[0]}")
+    columns = ([table[utt] for utt in utts] for table in (speakers, refs, hyps))
+    return Decoded(folder, utts, *columns)
 
 
 def score_dir(folder: Path | str, units: Units | None) -> dict[str, counts.Score]:
-    """Score folder/text against folder/ref, utterance by utterance -> {"wer", "cer", "ter": Score}.
+    """Score folder/text against folder/ref and return {"wer", "cer", "ter": Score}.
 
     Writes score_wer/, score_cer/ and score_ter/, each with result.txt, by_speaker.tsv, ref.trn and hyp.trn; no TER
-    without `units`. An empty hypothesis is all deletions, an empty reference all insertions. UserError as of
-    `read_decoded`.
+    without `units`. An empty hypothesis counts as deletions, an empty reference as insertions. Raises UserError as
+    `read_decoded` does.
     """
     decoded = read_decoded(folder)
     names = [f"({speaker}-{utt})" for speaker, utt in zip(decoded.speakers, decoded.utts, strict=True)]
@@ -67,6 +68,6 @@ def score_dir(folder: Path | str, units: Units | None) -> dict[str, counts.Score
             write_text(out / f"{name}.trn", "".join(f"{line}\n" for line in lines))
         speakers = result.of_speakers(metric, alignments, decoded.speakers)
         write_text(out / "by_speaker.tsv", "".join(result.speaker_tsv(speakers)))
-        told = dict(zip(decoded.utts, alignments, strict=True))
-        write_text(out / "result.txt", "".join(result.report(decoded.folder, scores[metric], speakers, told)))
+        by_utterance = dict(zip(decoded.utts, alignments, strict=True))
+        write_text(out / "result.txt", "".join(result.report(decoded.folder, scores[metric], speakers, by_utterance)))
     return scores

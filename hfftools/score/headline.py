@@ -1,4 +1,4 @@
-"""References in, the error rate that a reader should look at first out: WER, or CER where words are not spaced apart."""
+"""Choose the main error rate of a set: WER, or CER where the writing system puts no space between words."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ from hfftools.text.normalise import unspaced
 
 
 def headline(refs: Iterable[str]) -> str:
-    """ "cer" where the references are unspaced text, as Chinese and Thai are written, else "wer".
+    """Return "cer" where the references are unspaced text, as Chinese and Thai are written, else "wer".
 
-    A text that was cut into words beforehand has word errors worth reading, and Korean is spaced as it is.
+    Chinese text that was segmented into words beforehand has a meaningful WER, and Korean is written with spaces.
     """
     return "cer" if unspaced(refs) else "wer"

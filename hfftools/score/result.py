@@ -1,4 +1,4 @@
-"""A score, its speakers and its alignments in, the text of result.txt and by_speaker.tsv out."""
+"""Write a score, its speakers and its alignments as the text of result.txt and by_speaker.tsv."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -7,23 +7,23 @@ from pathlib import Path
 
 from hfftools.score.counts import HEAD, RESAMPLES, Alignment, Counts, Score, count, row, wrong
 
-COMMONEST, SPEAKERS, WORST = 20, 50, 200  # confusions of each sort, speakers, and utterances that are shown
+COMMONEST, SPEAKERS, WORST = 20, 50, 200  # confusions of each kind, speakers, and utterances in result.txt
 LINE_WIDTH = 110
-UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
-MARKS = ("Mn", "Me", "Cf")  # take no column of their own
+UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")  # Unicode categories without a visible shape
+MARKS = ("Mn", "Me", "Cf")  # Unicode categories that take no column of their own
 
 
 def of_speakers(metric: str, alignments: list[Alignment], speakers: list[str]) -> dict[str, Counts]:
-    """{speaker: counts}, the highest error rate first; their counts add up to those of the set."""
-    found = defaultdict(list)
+    """Return {speaker: counts}, the highest error rate first; their counts add up to those of the set."""
+    of_each: dict[str, list[Alignment]] = defaultdict(list)
     for alignment, speaker in zip(alignments, speakers, strict=True):
-        found[speaker].append(alignment)
-    told = {speaker: count(metric, theirs) for speaker, theirs in found.items()}
-    return dict(sorted(told.items(), key=lambda item: (-item[1].rate, item[0])))
+        of_each[speaker].append(alignment)
+    counts = {speaker: count(metric, theirs) for speaker, theirs in of_each.items()}
+    return dict(sorted(counts.items(), key=lambda item: (-item[1].rate, item[0])))
 
 
 def speaker_tsv(speakers: dict[str, Counts]) -> Iterator[str]:
-    """Lines of a table with tabs, counts and the rate in percent."""
+    """Yield the lines of a table separated by tabs: counts, and the rate in percent."""
     columns = ("sentences", "words", "correct", "substitutions", "deletions", "insertions", "errors", "wrong_sentences")
     yield "\t".join(("speaker", *columns, "percent")) + "\n"
     for speaker, counts in speakers.items():
@@ -32,7 +32,7 @@ def speaker_tsv(speakers: dict[str, Counts]) -> Iterator[str]:
 
 
 def report(folder: Path, score: Score, speakers: dict[str, Counts], alignments: dict[str, Alignment]) -> Iterator[str]:
-    """The text of result.txt, in pieces: rates and intervals, speakers, confusions, and the worst utterances aligned."""
+    """Yield the text of result.txt: rates and intervals, speakers, confusions, and the worst utterances aligned."""
     yield score.line(folder) + "\n"
     yield f"%SER {100 * score.wrong_sentences / score.sentences:.2f} [ {score.wrong_sentences} / {score.sentences} ]\n"
     yield from _intervals(score)
@@ -50,7 +50,7 @@ def report(folder: Path, score: Score, speakers: dict[str, Counts], alignments: 
 def _intervals(score: Score) -> Iterator[str]:
     yield f"95 % interval of %{score.metric}: {100 * score.low:.2f} to {100 * score.high:.2f} "
     yield f"({RESAMPLES} bootstrap resamples of {score.sentences} utterances)\n"
-    if score.speaker_low is not None:
+    if score.speaker_low is not None and score.speaker_high is not None:
         yield f"95 % interval of %{score.metric}: {100 * score.speaker_low:.2f} to {100 * score.speaker_high:.2f} "
         yield f"({RESAMPLES} bootstrap resamples of {score.speakers} speakers: for other speakers than these)\n"
 
@@ -69,29 +69,29 @@ def _speakers(speakers: dict[str, Counts]) -> Iterator[str]:
 
 def _confusions(alignments: dict[str, Alignment]) -> Iterator[str]:
     pairs = Counter(pair for alignment in alignments.values() for pair in alignment)
-    said = Counter()
+    occurrences: Counter[str | None] = Counter()  # of each reference token
     for (ref, _), times in pairs.items():
-        said[ref] += times
+        occurrences[ref] += times
     mistakes = {pair: times for pair, times in pairs.items() if pair[0] != pair[1]}
-    sorts = (
+    kinds = (
         ("substitutions, reference -> hypothesis", {p: n for p, n in mistakes.items() if None not in p}),
         ("deletions", {p: n for p, n in mistakes.items() if p[1] is None}),
         ("insertions", {p: n for p, n in mistakes.items() if p[0] is None}),
     )
-    for title, counts in sorts:
+    for title, counts in kinds:
         yield f"\nCommonest {title}\n"
         for (ref, hyp), times in _first(counts):
-            of = "" if ref is None else f"   ({times} of {said[ref]})"
+            of = "" if ref is None else f"   ({times} of {occurrences[ref]})"
             yield f"{times:8d}  {_pair(ref, hyp)}{of}\n"
-    missed = defaultdict(Counter)
+    missed: dict[str, Counter[str | None]] = defaultdict(Counter)
     for (ref, hyp), times in mistakes.items():
         if ref is not None:
             missed[ref][hyp] += times
-    yield "\nMost often missed, and what was understood instead; * nothing\n"
-    for ref, times in _first({ref: sum(heard.values()) for ref, heard in missed.items()}):
-        heard = [f"{'*' if hyp is None else _shown(hyp)} {n}" for hyp, n in _first(missed[ref])[:5]]
+    yield "\nMost often missed, and what was recognised instead; * nothing\n"
+    for ref, times in _first({ref: sum(instead.values()) for ref, instead in missed.items()}):
+        shown = [f"{'*' if hyp is None else _shown(hyp)} {n}" for hyp, n in _first(missed[ref])[:5]]
         more = ", …" if len(missed[ref]) > 5 else ""
-        yield f"{times:8d} of {said[ref]}  {_shown(ref)}: {', '.join(heard)}{more}\n"
+        yield f"{times:8d} of {occurrences[ref]}  {_shown(ref)}: {', '.join(shown)}{more}\n"
 
 
 def _first(counts: dict) -> list[tuple]:
@@ -99,21 +99,24 @@ def _first(counts: dict) -> list[tuple]:
 
 
 def _pair(ref: str | None, hyp: str | None) -> str:
-    """A confusion; where both sides look alike, with their code points, since that is what differs."""
+    """Return a confusion as text; with code points where both sides look alike, since only these differ."""
     if ref is None or hyp is None:
-        return _shown(ref or hyp)
-    alike = unicodedata.normalize("NFKC", ref) == unicodedata.normalize("NFKC", hyp)
-    return " -> ".join(
-        _shown(t) + (f" ({' '.join(f'U+{ord(c):04X}' for c in t)})" if alike else "") for t in (ref, hyp)
-    )
+        return _shown(ref or hyp or "")
+    if unicodedata.normalize("NFKC", ref) != unicodedata.normalize("NFKC", hyp):
+        return f"{_shown(ref)} -> {_shown(hyp)}"
+    return f"{_shown(ref)} ({_code_points(ref)}) -> {_shown(hyp)} ({_code_points(hyp)})"
+
+
+def _code_points(token: str) -> str:
+    return " ".join(f"U+{ord(c):04X}" for c in token)
 
 
 def _shown(token: str) -> str:
-    """A token that can be seen by itself and stays in its column.
+    """Return a token in a form that is visible by itself and stays in its column.
 
-    A mark that begins it gets a dotted circle to stand on, what has no shape is named by its code point, and letters
-    that are written from right to left are followed by a mark of the other direction (Unicode Annex 9), without which
-    a terminal turns neighbouring words round.
+    A combining mark at its beginning is put on a dotted circle, a token without a visible shape is shown as code points, and
+    letters that are written from right to left are followed by a left-to-right mark (Unicode Annex 9), without which a
+    terminal would reverse the order of neighbouring words.
     """
     if all(unicodedata.category(c) in UNSEEN for c in token):
         return "".join(f"<U+{ord(c):04X}>" for c in token)
@@ -123,7 +126,7 @@ def _shown(token: str) -> str:
 
 
 def _aligned(alignment: Alignment) -> Iterator[str]:
-    """Reference over hypothesis over S, D or I, in columns, folded where a line grows long."""
+    """Yield the reference above the hypothesis above S, D or I, in columns, folded where a line grows long."""
     rows, used = ["REF: ", "HYP: ", "EVAL:"], 0
     for ref, hyp in alignment:
         sort = "" if ref == hyp else "D" if hyp is None else "I" if ref is None else "S"
@@ -138,5 +141,5 @@ def _aligned(alignment: Alignment) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Columns on a terminal: two for a Chinese character, none for a combining mark."""
+    """Return the columns on a terminal: two for a Chinese character, none for a combining mark."""
     return sum(0 if unicodedata.category(c) in MARKS else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
