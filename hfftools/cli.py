@@ -73,4 +73,4 @@ def _log_to_files(message: str) -> None:
     """Write the error to the log files as well; on the terminal it is the last line already."""
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, None, None))
+            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None))

@@ -149,7 +149,10 @@ def _build(node: DictConfig, prefix: str = "") -> Any:
 def _load(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
-        require(isinstance(loaded, DictConfig), f"configuration {path} is not a list of `option: value` lines")
+        if not isinstance(loaded, DictConfig):
+            raise UserError(
+                f"configuration {path} is not a list of `option: value` lines; write `option: value` in each"
+            )
         return loaded
     except UserError:
         raise
@@ -171,8 +174,8 @@ def _checked(merge: Any, where: str) -> DictConfig:
         reason = str(error).splitlines()[0]
         if "ListConfig" in reason:
             reason = "takes a list, such as [a,b]"
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {f'{key}: ' if key else ''}{reason}") from None
+        full_key = getattr(error, "full_key", None)
+        raise UserError(f"{where}: {f'{full_key}: ' if full_key else ''}{reason}") from None
 
 
 def compare_config(config: Any, path: Path, may_differ: Iterable[str] = ()) -> None:
@@ -232,7 +235,7 @@ def parse_words(words: Iterable[str]) -> dict[str, Any]:
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """Return {dotted key: value} of a dataclass, of nested dictionaries or of a node that was read from a file."""
-    nested = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
+    nested: Any = OmegaConf.to_container(config) if isinstance(config, DictConfig) else config
     options: dict[str, Any] = {}
     for key, value in (nested if isinstance(nested, dict) else asdict(nested)).items():
         name = f"{prefix}{key}"

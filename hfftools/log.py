@@ -43,7 +43,7 @@ class _TqdmHandler(logging.Handler):
         tqdm.write(self.format(record), file=sys.stderr)
 
 
-def progress(items: Iterable, total: int | None, what: str, unit: str = "utt") -> tqdm:
+def progress(items: Iterable | None, total: int | None, what: str, unit: str = "utt") -> tqdm:
     """A progress bar on standard error; if that is not a terminal it prints a line every ten seconds, not every step."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
     quiet = log.level > logging.INFO  # in every process of torchrun but the first

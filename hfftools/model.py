@@ -1,6 +1,6 @@
-"""The one place where upstream, tune, fuse and task meet: a batch in, a fused stream, losses or hypotheses out."""
+"""Join upstream, tune, fuse and task into one model that gives a fused stream, losses or hypotheses of a batch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ class Config:
 
 
 def check(config: Config) -> None:
-    """UserError where the method cannot apply to the upstream's family: from their names, before anything is loaded."""
+    """Raise UserError where the method cannot apply to the upstream's family; it takes their names, and loads nothing."""
     tune = plugin("tune", config.tune.name)
     families = {name: family(name) for name in split_pair(config.upstream)}
     bare = set(families.values()) == {"fbank"}
@@ -79,7 +79,7 @@ class Model(nn.Module):
             )
         for parameter in self.upstream.parameters():
             if parameter.requires_grad and id(parameter) in self.base_parameters:
-                parameter.data = parameter.data.clone()  # in a view the tensor is others' too
+                parameter.data = parameter.data.clone()  # other views of this upstream share the tensor
         self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
         self.fuse = build_fusion(self.dims, config.fuse)
         self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, units, config.task)
@@ -122,38 +122,37 @@ class Model(nn.Module):
         for child in module.children():
             self._settle(child, mode, trained)
 
-    def encode(self, batch: Batch, seeds: Iterable | None = None) -> tuple[Tensor, Tensor]:
-        """The fused stream x [B, T, F] and lengths [B]; SpecAugment is applied in training where seeds are given."""
-        if batch.hidden is not None:
+    def encode(self, batch: Batch, seeds: Sequence[Sequence[int]] | None = None) -> tuple[Tensor, Tensor]:
+        """Return the fused stream x [B, T, F] and lengths [B]; SpecAugment is applied in training if seeds are given."""
+        if batch.hidden is not None and batch.lens_B is not None:
             hidden, lens_B = batch.hidden, batch.lens_B
         else:
             inside = self.upstream_trains and not self.held
-            masked = self.training and seeds is not None and self.mask.wanted
+            masked = self.training and self.mask.wanted
+            augment = self._masks(seeds) if masked and seeds is not None else None
             with torch.set_grad_enabled(inside and torch.is_grad_enabled()):
-                hidden, lens_B = self.upstream(
-                    batch.wav_BN, batch.num_samples_B, self.layers, augment=self._masks(seeds) if masked else None
-                )
+                hidden, lens_B = self.upstream(batch.wav_BN, batch.num_samples_B, self.layers, augment=augment)
         x_BTF = self.fuse(hidden, lens_B)
         if self.training and seeds is not None:
             x_BTF = spec_augment(x_BTF, lens_B, seeds, self.augment)
         return x_BTF, lens_B
 
-    def _masks(self, seeds: Iterable) -> Callable[[Tensor, Tensor, Upstream], Tensor]:
+    def _masks(self, seeds: Sequence[Sequence[int]]) -> Callable[[Tensor, Tensor, Upstream], Tensor]:
         return lambda x_BTD, lens_B, upstream: mask_spans(
             x_BTD, lens_B, seeds, self.mask, upstream.frame_rate_hz, upstream.mask_embedding
         )
 
-    def loss(self, batch: Batch, seeds: Iterable | None = None) -> Tensor:
-        """The task's loss [B] of each utterance."""
+    def loss(self, batch: Batch, seeds: Sequence[Sequence[int]] | None = None) -> Tensor:
+        """Return the task's loss [B] of each utterance."""
         return self.task.loss(lambda b: self.encode(b, seeds), batch)
 
     @torch.no_grad()
     def decode(self, batch: Batch) -> list[str]:
-        """Hypotheses, one an utterance."""
+        """Return a hypothesis for each utterance."""
         return self.task.decode(*self.encode(batch))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Trainable parameters by part: upstream (its own), inserted (grafted into it), fuse, head."""
+        """Return the trainable parameters by part: upstream (its own), inserted (grafted into it), fuse, head."""
         parts: dict[str, list[tuple[str, nn.Parameter]]] = {"upstream": [], "inserted": [], "fuse": [], "head": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -163,7 +162,7 @@ class Model(nn.Module):
         return parts
 
     def _saved(self) -> dict[str, Tensor]:
-        """What was trained, and the buffers of modules that are not the base's, which never change; live tensors."""
+        """Return what was trained, and the buffers of modules that were not in the upstream before; not copies."""
         saved = {name: p.data for name, p in self.named_parameters() if p.requires_grad}
         for name, module in self.named_modules():
             if id(module) not in self.base_modules:
@@ -171,12 +170,12 @@ class Model(nn.Module):
         return saved
 
     def trained_state(self) -> dict[str, Tensor]:
-        """A copy of what was trained, by name."""
+        """Return a copy of what was trained, by name."""
         return {name: tensor.detach().clone().cpu().contiguous() for name, tensor in self._saved().items()}
 
     @torch.no_grad()
     def load_trained(self, state: dict[str, Tensor], where: str) -> None:
-        """Put back what `trained_state` gave; UserError that names the first key or shape that does not fit."""
+        """Put back what `trained_state` returned; raise UserError that names the first key or shape that does not fit."""
         mine = self._saved()
         for name in sorted(mine.keys() ^ state.keys()):
             what = "has no" if name in mine else "has an unexpected"

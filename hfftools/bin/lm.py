@@ -37,7 +37,7 @@ def main() -> None:
     if args.held_out:
         from hfftools.decode.lm import Ngram, of_units
 
-        require(units or of_units(made) is None, f"{made} is over units: say which, by --units")
+        require(units is not None or of_units(made) is None, f"{made} is over units: say which, by --units")
         sentences = [ngram.tokens(text, units) for text in ngram.read_texts(args.held_out)]
         perplexity, words, unknown = Ngram(made).perplexity(sentences)
         require(unknown < words, f"{made} has no word of {args.held_out}; are both in upper or in lower case?")

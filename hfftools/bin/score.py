@@ -31,13 +31,15 @@ def main() -> None:
         if args.out:
             write_json(args.out, {w: {m: asdict(score) for m, score in found.items()} for w, found in scores.items()})
         return
-    found = [comparison for other in args.exp[1:] for comparison in compare(args.exp[0], other)]
-    print("\n\n".join("\n".join(comparison.lines()) for comparison in found))
+    comparisons = []
+    for other in args.exp[1:]:
+        comparisons += compare(args.exp[0], other)
+    print("\n\n".join("\n".join(comparison.lines()) for comparison in comparisons))
     print("\nBoth take utterances, or speakers, as independent; one run of each: what another seed gives is not in it.")
-    if len(found) > 1:
-        print(f"{len(found)} comparisons: of systems that are alike, one in twenty has p below 0.05.")
+    if len(comparisons) > 1:
+        print(f"{len(comparisons)} comparisons: of systems that are alike, one in twenty has p below 0.05.")
     if args.out:
-        write_json(args.out, [comparison.as_json() for comparison in found])
+        write_json(args.out, [comparison.as_json() for comparison in comparisons])
 
 
 def cli() -> None:

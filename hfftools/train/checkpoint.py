@@ -1,4 +1,4 @@
-"""What was trained, on disk: named tensors and the upstream they belong to in, one safetensors file out, and back."""
+"""Write what was trained, with the upstream that it belongs to, to one safetensors file, and read it back."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def save(path: Path, tensors: dict[str, Tensor], model: Model, **facts: Any) -> 
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts of a file; UserError where it is missing, cut short, or not one of ours."""
+    """Return the tensors and facts of a file; raise UserError where it is missing, cut short, or not one of ours."""
     try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, json.loads((file.metadata() or {})["hff"])
@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def load(path: Path, model: Model) -> dict:
-    """Put a checkpoint into `model`; its facts. UserError where the upstream is another one."""
+    """Load a checkpoint into `model` and return its facts; raise UserError where the upstream is another one."""
     tensors, info = read(path)
     if info["upstream_hash"] != model.upstream.hash:
         raise UserError(
@@ -45,7 +45,7 @@ def load(path: Path, model: Model) -> dict:
 
 
 def average(paths: list[Path]) -> dict[str, Tensor]:
-    """The mean of the tensors of several checkpoints, in double precision on the way; integers come from the first."""
+    """Return the mean of several checkpoints' tensors, computed in double precision; integers are those of the first."""
     states = [read(path)[0] for path in paths]
     return {
         name: (
@@ -58,14 +58,14 @@ def average(paths: list[Path]) -> dict[str, Tensor]:
 
 
 def digest(path: Path) -> str:
-    """A digest of a checkpoint file, to tell whether something was made from it; UserError where it is missing."""
+    """Return a digest of a checkpoint file, by which results name it; raise UserError where it is missing."""
     if not path.exists():
         raise UserError(f"{path} does not exist; run hff-train {path.parent.parent} to the end")
     return file_hash(path)
 
 
 def read_state(path: Path) -> dict:
-    """What torch.save wrote to go on from; UserError where it is damaged."""
+    """Return the state that torch.save wrote for resuming; raise UserError where it is damaged."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

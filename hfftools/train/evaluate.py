@@ -1,4 +1,4 @@
-"""A model and a data set in, hypotheses and losses out."""
+"""Run a model over a data set, and return its hypotheses and losses."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from hfftools.model import Model
 def transcribe(
     model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, with_loss: bool = False
 ) -> tuple[dict[str, str], float]:
-    """{utterance: hypothesis}, in length-sorted batches, and the mean of the finite losses, NaN unless asked for.
+    """Return {utterance: hypothesis}, in length-sorted batches, and the mean of the finite losses, NaN unless asked for.
 
     Of several processes each takes its share of the batches, and all have the whole result.
     """
     model.eval()
-    order = dist.deal(plan(data.durations_s, batch_seconds))
+    order = list(dist.deal(plan(data.durations_s, batch_seconds)))
     found, losses = [], []
     bar = progress(None, sum(map(len, order)), what)
     for batch in data.batches(order):

@@ -145,7 +145,7 @@ def learnable(
 
 
 def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -> None:
-    unknown = {u.id: symbols for u in utterances if (symbols := units.unknown(u.text))}
+    unknown = {u.id: symbols for u in utterances if (symbols := units.unknown(u.text or ""))}
     if unknown:
         utt, symbols = next(iter(unknown.items()))
         raise UserError(
@@ -164,7 +164,7 @@ def _long_enough(
 ) -> list[Utterance]:
     frames = upstream.out_lens(torch.tensor([round(u.duration_s * RATE_HZ / fastest) for u in utterances])).tolist()
     when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
-    needed = [frames_needed(units.encode(u.text)) for u in utterances]
+    needed = [frames_needed(units.encode(u.text or "")) for u in utterances]
     too_long = {u.id: (n, f) for u, n, f in zip(utterances, needed, frames, strict=True) if n > f}
     for utt, (n, f) in list(too_long.items())[:10]:
         log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}{when}; left out")

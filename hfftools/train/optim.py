@@ -1,4 +1,4 @@
-"""Trainable parameters by part in; one AdamW with a learning rate and a schedule for each group out."""
+"""Build one AdamW, with a learning rate and a schedule for each part of a model."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ SCHEDULES = ("constant", "linear", "cosine", "tri_stage")
 
 @dataclass(frozen=True)
 class Group:
-    """Peak learning rate, and its shape over the steps."""
+    """Set the peak learning rate of one part, and its shape over the steps."""
 
     lr: float = 1e-3  # peak learning rate
     schedule: str = "cosine"  # constant, linear, cosine, or tri_stage
@@ -50,7 +50,7 @@ class Config:
 
 
 def _decay(group: Group, rest: float) -> float:
-    """The share of the peak, `rest` of the way (0 to 1) from the end of the warm-up to the last step."""
+    """Return the share of the peak learning rate, `rest` (0 to 1) of the way from the warm-up's end to the last step."""
     if group.schedule == "linear":
         return 1.0 - rest
     if group.schedule == "cosine":
@@ -62,7 +62,10 @@ def _decay(group: Group, rest: float) -> float:
 
 
 def shape(group: Group, steps: int) -> Callable[[int], float]:
-    """Step number -> share of the peak learning rate; it begins once the steps for which the group is frozen are over."""
+    """Return a function from the step number to the share of the peak learning rate.
+
+    It begins once the steps for which the group is frozen are over.
+    """
     frozen = group.freeze_steps
     steps = max(1, steps - frozen)
     warmup = max(1, round(group.warmup * steps))
@@ -76,7 +79,7 @@ def shape(group: Group, steps: int) -> Callable[[int], float]:
 
 
 def build(model: Model, config: Config, steps: int) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """The optimizer and its schedule for a run of `steps` steps; UserError where nothing trains."""
+    """Return the optimiser and its schedule for a run of `steps` steps; raise UserError where nothing trains."""
     parts = model.parts()
     chosen = {
         "upstream": (config.upstream, parts["upstream"]),
@@ -88,13 +91,13 @@ def build(model: Model, config: Config, steps: int) -> tuple[torch.optim.AdamW, 
         log.warning(
             f"optim.upstream.freeze_steps={frozen}, of {steps} steps in all: nothing in the upstream will train"
         )
-    groups = [
-        {"name": name, "params": [p for _, p in named], "lr": group.lr, "shape": shape(group, steps)}
-        for name, (group, named) in chosen.items()
-        if named
-    ]
+    groups: list[dict] = []
+    shapes: list[Callable[[int], float]] = []
+    for name, (group, named) in chosen.items():
+        if named:
+            groups.append({"name": name, "params": [parameter for _, parameter in named], "lr": group.lr})
+            shapes.append(shape(group, steps))
     if not groups:
         raise UserError("nothing is trainable: choose another tune, fuse or head")
-    shapes = [group.pop("shape") for group in groups]
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, betas=(0.9, 0.98))
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, shapes)
