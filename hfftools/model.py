@@ -15,7 +15,8 @@ from hfftools.log import UserError, require
 from hfftools.text.units import Units
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream, choose_layers
-from hfftools.upstream.names import family, load_upstream, split_pair
+from hfftools.upstream.names import parse
+from hfftools.upstream.source import Source
 
 ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
 
@@ -32,16 +33,16 @@ class Config:
     mask: Masking = field(default_factory=Masking)  # inside the upstream
 
 
-def check(config: Config) -> None:
-    """Raise UserError where the method cannot apply to the upstream's family; it takes their names, and loads nothing."""
-    tune = plugin("tune", config.tune.name)
-    families = {name: family(name) for name in split_pair(config.upstream)}
-    bare = set(families.values()) == {"fbank"}
-    for name, kind in families.items():
-        if bare or kind != "fbank":  # log-mel beside a model has no blocks, and needs none
-            graft.check(name, kind, config.tune.name, tune.places(config.tune))
+def check(config: Config) -> Source:
+    """Return the source of the upstream; raise UserError, before anything is loaded, where the method cannot apply to it."""
+    tune, source = plugin("tune", config.tune.name), parse(config.upstream)
+    bare = all(half.places == {} for half in source.halves())
+    for half in source.halves():
+        if bare or half.places != {}:  # of two upstreams, one without blocks is left as it is
+            graft.check(half, config.tune.name, tune.places(config.tune))
     masked = config.mask.time or config.mask.channel
-    require(not (bare and masked), "mask: fbank has nothing inside to mask; set mask.time=0 mask.channel=0")
+    require(not (bare and masked), f"mask: {source.text} has nothing inside to mask; set mask.time=0 mask.channel=0")
+    return source
 
 
 def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
@@ -63,8 +64,8 @@ class Model(nn.Module):
 
     def __init__(self, config: Config, units: Units, upstream: Upstream | None = None):
         super().__init__()
-        check(config)
-        self.upstream = upstream if upstream is not None else load_upstream(config.upstream)
+        source = check(config)
+        self.upstream = upstream if upstream is not None else source.load()
         self.upstream.requires_grad_(False)
         self.layers = choose_layers(config.fuse.layers, self.upstream)
         self.base_parameters = {id(parameter) for parameter in self.upstream.parameters()}

@@ -25,7 +25,7 @@ from hfftools.text.units import Units
 from hfftools.train import optim
 from hfftools.train.experiment import Config, choose_precision, device_of, training_features, usable_features
 from hfftools.train.update import NotFinite, Updater
-from hfftools.upstream.shapes import random_upstream
+from hfftools.upstream.names import parse
 
 UNITS = 32  # about as many as an alphabet has, with blank and unknown
 LABELS_PER_S = 10  # fewer than the characters of English speech, since hff_tiny has only 25 frames per second
@@ -90,7 +90,7 @@ def measure_here(config: Config, seconds: float, count: int, steps: int = 1, wit
     bf16 = config.train.bf16
     units = made_up_units()
     torch.manual_seed(config.seed)
-    model = Model(config, units, random_upstream(config.upstream)).to(device)
+    model = Model(config, units, parse(config.upstream).random()).to(device)
     batch = made_up_batch(model, units, seconds, count).to(device)
     cached = bool(training_features(config, usable_features(config, model)))
     if cached:

@@ -16,7 +16,7 @@ from hfftools.model import check
 from hfftools.show import show
 from hfftools.train import experiment
 from hfftools.train.experiment import Config
-from hfftools.upstream.shapes import check_shape
+from hfftools.upstream.names import parse
 
 FULL = "full"  # the method that the others are measured against
 FP32, BF16 = "train.bf16=false", "train.bf16=true"
@@ -38,7 +38,7 @@ def _configure(word: str, files: list[Path], overrides: list[str]) -> Config:
     name, _, own = word.partition(":")
     options = re.split(r",(?![^\[]*\])", own) if own else []  # not at the commas of a list such as fuse.layers=[2,4]
     config = experiment.configure([conf_file("method", name), *files], [*overrides, *options])
-    check_shape(config.upstream)
+    parse(config.upstream).check_sizes()
     return experiment.choose_precision(config, experiment.device_of(config.device))
 
 

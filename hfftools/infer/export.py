@@ -25,7 +25,7 @@ from hfftools.text.units import BLANK, Units
 from hfftools.train import checkpoint, experiment
 from hfftools.train.config import Config
 from hfftools.upstream import graft, graph
-from hfftools.upstream.names import card
+from hfftools.upstream.names import parse
 
 TASKS = ("asr_ctc",)  # those of which unit posteriors are the whole output
 OPSET = 17
@@ -115,7 +115,7 @@ def facts(exp: ExpDir, config: Config, model: Model, units: Units) -> dict[str, 
         "hff_version": released,
         "licence": f"This file holds the weights of {model.upstream.name}, under the terms of that model and its data "
         "(see upstream_card), and weights trained on them by hff (Apache-2.0), under the terms of their own data.",
-        "upstream_card": card(config.upstream),
+        "upstream_card": parse(config.upstream).card(),
     }
 
 

@@ -29,6 +29,8 @@ class FeedForward(nn.Module):
 class SelfAttention(nn.Module):
     """Apply pre-norm multi-head self-attention; `valid_BT` is True where a key may be attended to."""
 
+    TAKES_PREFIX = True  # see upstream/graft.py
+
     def __init__(self, dim: int, heads: int, dropout: float):
         super().__init__()
         self.heads = heads
@@ -68,6 +70,19 @@ class ConvModule(nn.Module):
 
 class ConformerBlock(nn.Module):
     """Apply half a feed-forward, self-attention, convolution, half a feed-forward and a LayerNorm (equation 1)."""
+
+    PLACES = {  # where a part can be inserted: see upstream/graft.py
+        "q": "attention.q_proj",
+        "k": "attention.k_proj",
+        "v": "attention.v_proj",
+        "out": "attention.out_proj",
+        "attention": "attention",
+        "feed_forward": "feed_forward_out",
+        "up": "feed_forward_out.up",
+        "down": "feed_forward_out.down",
+        "up_in": "feed_forward_in.up",
+        "down_in": "feed_forward_in.down",
+    }
 
     def __init__(self, dim: int, heads: int, expansion: int = 4, kernel: int = 15, dropout: float = 0.1):
         super().__init__()

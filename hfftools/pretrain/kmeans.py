@@ -15,8 +15,8 @@ from torch import Tensor
 from hfftools.log import log, progress
 from hfftools.nn.kmeans import assign, fit
 from hfftools.pretrain.features import Corpus
-from hfftools.upstream.conformer import subsampled_len
-from hfftools.upstream.names import check_layers, load_conformer
+from hfftools.upstream.base import check_layers
+from hfftools.upstream.conformer import Door, subsampled_len
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _views(corpus: Corpus, config: Config, what: str) -> Iterator[np.ndarray]:
     if config.source == "mfcc":
         yield from (mfcc(torch.from_numpy(corpus.mel(i))).numpy() for i in indices)
         return
-    encoder = load_conformer(config.source).eval()
+    encoder = Door(config.source).load()
     check_layers(encoder, [config.layer])
     with torch.inference_mode():
         for i in indices:

@@ -31,8 +31,7 @@ from hfftools.pretrain.features import Corpus, corpus
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
-from hfftools.upstream.conformer import ConformerUpstream, save, subsampled_len
-from hfftools.upstream.names import load_conformer
+from hfftools.upstream.conformer import ConformerUpstream, Door, save, subsampled_len
 
 
 def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
@@ -85,7 +84,7 @@ class _Objective:
         torch.manual_seed(config.seed)
         self.model = ConformerUpstream(config.encoder)
         if config.init:
-            first = load_conformer(config.init)
+            first = Door(config.init).load()
             require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")
             self.model.load_state_dict(first.state_dict())
         self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)

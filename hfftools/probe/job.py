@@ -22,7 +22,7 @@ from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, h
 from hfftools.probe.recommendation import recommend
 from hfftools.probe.results import LayerResult, ProbeResults
 from hfftools.train.checkpoint import read_state
-from hfftools.upstream.names import short_name
+from hfftools.upstream.names import parse
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
@@ -36,7 +36,7 @@ def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> Exp
     Interrupted, it goes on at the last whole epoch or part. UserError names what changed since the folder was begun.
     """
     config = configure(sources, overrides)
-    exp = ExpDir(folder or Path("exp") / f"probe_{short_name(config.upstream)}")
+    exp = ExpDir(folder or Path("exp") / f"probe_{parse(config.upstream).short_name}")
     with exp.alone():
         config, assumed = settle(config, exp)
         compare_config(config, exp.config, may_differ=("device",))

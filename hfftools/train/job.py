@@ -16,7 +16,7 @@ from hfftools.model import Model, check
 from hfftools.text.units import load as load_units
 from hfftools.train import experiment
 from hfftools.train.loop import Loop
-from hfftools.upstream.names import load_upstream
+from hfftools.upstream.source import Source
 
 
 def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
@@ -32,7 +32,7 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
         config = experiment.configure(sources, overrides)
         config = recorded_option(config, "train.bf16", exp.config)
         compare_config(config, exp.config, may_differ=experiment.HARMLESS)
-    check(config)
+    source = check(config)
     device = experiment.device_of(config.device)
     batches, processes = config.train.accumulate, dist.world()
     require(
@@ -43,11 +43,11 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
     if not exp.final.exists():  # a finished experiment may come from a machine that can what this one cannot
         config = experiment.choose_precision(config, device)
     with exp.alone() if dist.is_main() else nullcontext():
-        _train(exp, config, device)
+        _train(exp, config, source, device)
     return exp
 
 
-def _train(exp: ExpDir, config: experiment.Config, device: torch.device) -> None:
+def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch.device) -> None:
     gone = exp.units.exists() and not Path(config.data.units).exists()
     units = load_units(exp.units if gone else Path(config.data.units))
     inputs = {"data.units": units.digest}
@@ -60,7 +60,7 @@ def _train(exp: ExpDir, config: experiment.Config, device: torch.device) -> None
     if exp.final.exists():
         log.info(f"{exp.final} is there already: nothing to train")
         return
-    upstream = load_upstream(config.upstream)
+    upstream = source.load()
     torch.manual_seed(config.seed)  # after the upstream, whose building may draw numbers of its own
     model = Model(config, units, upstream)
     kept = experiment.usable_features(config, model)

@@ -92,6 +92,14 @@ class Upstream(nn.Module):
         return copy.deepcopy(self, {**shared, **{id(b): b for b in self.buffers()}})
 
 
+def check_layers(upstream: Upstream, layers: Sequence[int]) -> None:
+    """Raise UserError where `layers` is empty or names a state that the upstream does not have."""
+    wrong = [layer for layer in layers if layer not in upstream.all_layers]
+    if wrong or not layers:
+        what = f"{', '.join(map(str, wrong))}: no such layer" if wrong else "none given"
+        raise UserError(f"layers: {what}; {upstream.name} has 0 to {upstream.num_layers}, 0 enters its first block")
+
+
 def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
     """`all`, `blocks` (all but what enters the first), `last` or a list, negative numbers from the top -> layer numbers.
 

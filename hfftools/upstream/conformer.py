@@ -1,4 +1,4 @@
-"""hff's own foundation model: waveforms [B, N] in, hidden states of a Conformer encoder over log-mel out.
+"""hff's own foundation model, a Conformer encoder over log-mel: the bundled hff_tiny, and what hff-pretrain writes.
 
 A checkpoint is one safetensors file: half-precision weights, with the sizes and the model card's facts in its metadata.
 """
@@ -6,6 +6,7 @@ A checkpoint is one safetensors file: half-precision weights, with the sizes and
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -14,11 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from hfftools.expdir import file_hash, write_aside
-from hfftools.log import UserError
+from hfftools.log import UserError, require
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
 from hfftools.upstream.base import Upstream
+from hfftools.upstream.source import Source
+
+BUNDLED = ("hff_tiny",)  # names of weights/<name>.safetensors, each with its card in weights/<name>.md
+ENCODER = "encoder.safetensors"  # what hff-pretrain calls its result
 
 
 @dataclass(frozen=True)
@@ -145,12 +150,41 @@ def load(path: Path, name: str) -> ConformerUpstream:
     missing, extra = model.load_state_dict(weights, strict=False)
     missing = [key for key in missing if not key.startswith("logmel.")]
     if missing or extra:
-        raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} beside; rebuild it")
+        raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} in addition; rebuild it")
     model.hash = file_hash(path)
     return model
 
 
-def read_card(path: Path) -> str:
-    """The facts that `save` was given, as JSON."""
-    with safe_open(path, "pt") as file:
-        return file.metadata().get("card", "")
+class Door(Source):
+    """A bundled name, an encoder.safetensors, or the folder that hff-pretrain wrote it to."""
+
+    places = ConformerBlock.PLACES
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        if text in BUNDLED:
+            self.file = Path(str(files("hfftools.upstream.weights").joinpath(f"{text}.safetensors")))
+        else:
+            self.file = Path(text) / ENCODER if Path(text).is_dir() else Path(text)
+        require(self.file.is_file(), f"upstream {text}: {self.file} does not exist")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return list(BUNDLED)
+
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        return text in BUNDLED or text.endswith(".safetensors") or (Path(text) / ENCODER).is_file()
+
+    def load(self) -> ConformerUpstream:
+        return load(self.file, self.text).eval()
+
+    def card(self) -> str:
+        if self.text in BUNDLED:
+            return self.file.with_suffix(".md").read_text(encoding="utf-8")
+        with safe_open(self.file, "pt") as file:
+            return (file.metadata() or {}).get("card", "")
+
+    @property
+    def short_name(self) -> str:
+        return self.file.parent.name if self.file.name == ENCODER else self.file.stem

@@ -1,10 +1,13 @@
-"""Log-mel as an upstream without a model: waveforms [B, N] in, state 0 alone out, 4 frames of 80 bins every 40 ms."""
+"""Log-mel as an upstream without a model: its one state is 4 frames of 80 bins every 40 ms."""
+
+from collections.abc import Mapping
 
 from torch import nn
 
 from hfftools.log import require
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.upstream.base import Upstream
+from hfftools.upstream.source import Source
 
 STACK = 4  # frames of 10 ms side by side: as wide a step as hff_tiny's
 
@@ -44,3 +47,16 @@ class FbankUpstream(Upstream):
             mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, STACK - mel_BTM.shape[1]))
         x_BTD = mel_BTM[:, : mel_BTM.shape[1] // STACK * STACK].unflatten(1, (-1, STACK)).flatten(2)
         return {layer: x_BTD for layer in layers}, lens_B // STACK
+
+
+class Door(Source):
+    """The name `fbank`."""
+
+    places: Mapping[str, str] = {}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        return [FbankUpstream.name]
+
+    def load(self) -> FbankUpstream:
+        return FbankUpstream()

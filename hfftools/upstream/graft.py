@@ -1,9 +1,10 @@
-"""Grafting: an upstream, a place in its blocks and a new part in; the same upstream with the part set in, in place, out.
+"""Insert new parts into the blocks of an upstream, in place.
 
-Places have names: `attention` and `feed_forward` are what these sublayers put out, before their residual is added (the
-second feed-forward of a Conformer block); `q`, `k`, `v`, `out`, `up`, `down` are linear layers. Blocks and attentions are
-known by their exact class, since a subclass may compute something else with the same weights: what is not in the tables
-below is refused, not guessed at.
+Places have names: `attention` and `feed_forward` are the outputs of these sublayers, before their residual is added (the
+second feed-forward of a Conformer block); `q`, `k`, `v`, `out`, `up`, `down` are linear layers. The class of a block lists
+them as `PLACES` = {name: dotted path of the module in the block}; the class of an attention that reads learned rows has
+`TAKES_PREFIX`. A subclass does not inherit either: it may compute something else with the same weights, and then a part
+that is inserted would have no effect, without any error.
 """
 
 from collections.abc import Iterable
@@ -13,51 +14,9 @@ from torch import Tensor, nn
 
 from hfftools.log import UserError, suggest
 from hfftools.nn.attention import Prefix
-from hfftools.nn.conformer import ConformerBlock, SelfAttention
 from hfftools.upstream.base import Upstream
-from hfftools.upstream.transformer import Attention, Block, GatedAttention
-from hfftools.upstream.w2v_conformer import MacaronBlock, RelativeAttention, RotaryAttention
+from hfftools.upstream.source import Source
 
-_PROJECTIONS = {name: f"attention.{name}_proj" for name in ("q", "k", "v", "out")}
-PLACES: dict[type[nn.Module], dict[str, str]] = {
-    Block: {
-        **_PROJECTIONS,
-        "attention": "attention",
-        "feed_forward": "feed_forward",
-        "up": "feed_forward.0",
-        "down": "feed_forward.3",
-    },
-    ConformerBlock: {
-        **_PROJECTIONS,
-        "attention": "attention",
-        "feed_forward": "feed_forward_out",
-        "up": "feed_forward_out.up",
-        "down": "feed_forward_out.down",
-        "up_in": "feed_forward_in.up",
-        "down_in": "feed_forward_in.down",
-    },
-    MacaronBlock: {
-        **_PROJECTIONS,
-        "attention": "attention",
-        "feed_forward": "feed_forward_out",
-        "up": "feed_forward_out.0",
-        "down": "feed_forward_out.3",
-        "up_in": "feed_forward_in.0",
-        "down_in": "feed_forward_in.3",
-    },
-}
-ATTENTIONS: tuple[type[nn.Module], ...] = (
-    Attention,
-    GatedAttention,
-    RelativeAttention,
-    RotaryAttention,
-    SelfAttention,
-)
-FAMILIES: dict[str, type[nn.Module]] = {
-    "transformer": Block,
-    "conformer": ConformerBlock,
-    "macaron": MacaronBlock,
-}  # as names.family calls them
 ANY = "any block"  # wanted by a method that attaches to blocks, but to no named place in them
 
 
@@ -83,21 +42,21 @@ class Beside(nn.Module):
         return self.base(x, *rest) + self.part(x)
 
 
-def check(upstream: str, family: str, method: str, places: Iterable[str]) -> None:
-    """UserError where `places` are wanted that blocks of this family do not have; for use before anything is loaded."""
-    wanted = set(places)
-    if family == "fbank" and wanted:
-        raise UserError(f"tune '{method}' needs an upstream with blocks, and {upstream} has none; use tune 'frozen'")
-    if family in FAMILIES:
-        known = PLACES[FAMILIES[family]]
-        for place in sorted(wanted - {ANY} - known.keys()):
-            raise UserError(f"tune '{method}': {upstream} has no '{place}' in its blocks; {suggest(place, known)}")
+def check(source: Source, method: str, places: Iterable[str]) -> None:
+    """Raise UserError where a method wants `places` that the blocks of an upstream lack; nothing is loaded for it."""
+    wanted, known = set(places), source.places
+    if known is None or not wanted:
+        return
+    if not known:
+        raise UserError(f"tune '{method}' needs an upstream with blocks, and {source.text} has none; use tune 'frozen'")
+    for place in sorted(wanted - {ANY} - known.keys()):
+        raise UserError(f"tune '{method}': {source.text} has no '{place}' in its blocks; {suggest(place, known)}")
 
 
 def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") -> list[nn.Module]:
     """`all`, `all_but_top`, `topN`, or a list of block numbers 1..L, negative ones from the top -> blocks, lowest first.
 
-    Of two upstreams as one, the words go for each, and the second's numbers follow the first's.
+    Of two upstreams as one, the words apply to each, and the second's numbers follow the first's.
     """
     blocks = list(upstream.blocks())
     if len(upstream.halves()) > 1 and isinstance(wanted, str):
@@ -123,10 +82,10 @@ def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") 
 
 def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
     """The module that holds a place, and the place's name in it; earlier grafts on the way are looked through."""
-    known = PLACES.get(type(block))
+    known = vars(type(block)).get("PLACES")
     if known is None:
         raise UserError(
-            f"{type(block).__name__} is no block that tune methods know; known: {', '.join(b.__name__ for b in PLACES)}"
+            f"{type(block).__name__} is no block that tune methods know: its class has no PLACES; use tune 'frozen'"
         )
     if place not in known:
         raise UserError(f"there is no '{place}' in a {type(block).__name__}; {suggest(place, known)}")
@@ -170,7 +129,7 @@ def beside(block: nn.Module, place: str, part: nn.Module) -> None:
 def prefix(block: nn.Module, rows: Prefix) -> None:
     """Put learned rows before the keys and values of a block's attention."""
     attention = at(block, "attention")
-    if type(attention) not in ATTENTIONS:
+    if "TAKES_PREFIX" not in vars(type(attention)):
         raise UserError(f"{type(attention).__name__} is no attention that prefix tuning knows")
     attention.prefix = rows
 

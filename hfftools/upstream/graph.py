@@ -1,4 +1,4 @@
-"""An upstream in, the same with the few parts that an ONNX graph cannot hold replaced by others that give the same, out.
+"""Replace the few parts of an upstream that an ONNX graph cannot hold by others that give the same output.
 
 What a trace of the real parts would lose: the STFT's complex numbers, statistics over the valid steps of one row at a
 time, slices and windows as wide as there are frames, the number of rows. These forms cost more where there is no graph,
@@ -10,11 +10,12 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchaudio.transforms import MelSpectrogram
 
 from hfftools.nn.attention import Prefix
-from hfftools.nn.logmel import LogMel
 from hfftools.nn.mask import valid_mask
 from hfftools.upstream.front_end import ConvLayer
+from hfftools.upstream.registry import modules_with
 from hfftools.upstream.transformer import DistanceBias
 from hfftools.upstream.w2v_conformer import RelativeAttention
 
@@ -41,6 +42,8 @@ class GroupedLayer(ConvLayer):
     """A layer whose group norm takes its statistics over the valid steps of each row, by a mask instead of row by row."""
 
     def forward(self, x_BCT: Tensor, lens_B: Tensor) -> Tensor:
+        if not isinstance(self.norm, nn.GroupNorm):
+            return super().forward(x_BCT, lens_B)
         x_BCT, norm = self.conv(x_BCT), self.norm
         steps_B = lens_B.clamp(min=2)
         valid_B11T = valid_mask(steps_B, x_BCT.shape[2])[:, None, None]
@@ -79,16 +82,23 @@ class AddedPrefix(Prefix):
         return row_1HPd + 0.0 * like_BHTd[:, :, :1, :1]
 
 
+# class: the subclass that its instances become. A module of this folder that brings other parts may have a table of its own.
+STAND_INS: dict[type[nn.Module], type[nn.Module]] = {
+    ConvLayer: GroupedLayer,
+    DistanceBias: IndexedBias,
+    RelativeAttention: IndexedAttention,
+    Prefix: AddedPrefix,
+}
+
+
 def simplify(upstream: nn.Module) -> None:
-    """Replace those parts in place: the tensors stay the same ones, and the model gives the same to rounding."""
+    """Replace those parts in place: the tensors stay the same ones, and the output is the same but for rounding."""
+    stand_ins: dict[type[nn.Module], type[nn.Module]] = {}
+    for room in modules_with("STAND_INS"):
+        stand_ins |= room.STAND_INS
     for module in list(upstream.modules()):
-        if isinstance(module, LogMel):
-            module.mel = DftMel(module.mel)
-        elif type(module) is ConvLayer and isinstance(module.norm, nn.GroupNorm):
-            module.__class__ = GroupedLayer  # in place, since others hold the module itself
-        elif type(module) is DistanceBias:
-            module.__class__ = IndexedBias
-        elif type(module) is RelativeAttention:
-            module.__class__ = IndexedAttention
-        elif type(module) is Prefix:
-            module.__class__ = AddedPrefix
+        for name, child in list(module.named_children()):
+            if type(child) is MelSpectrogram:
+                setattr(module, name, DftMel(child))
+        if type(module) in stand_ins:
+            module.__class__ = stand_ins[type(module)]  # in place, since others hold the module itself

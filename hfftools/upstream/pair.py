@@ -1,4 +1,4 @@
-"""Two foundation models as one: waveforms [B, N] in, the hidden states of both at the first one's frames out.
+"""Two foundation models as one: the hidden states of both, at the first one's frames.
 
 States 0..L1 are the first's; states L1+1..L1+L2+1 are the second's states 0..L2, moved to the first's frames by linear
 interpolation in time. Frame t of a model stands for the moment (t + 1/2) strides into the utterance, and nothing else is
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.upstream.base import Upstream
+from hfftools.upstream.source import Source
 
 
 def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: int) -> Tensor:
@@ -95,3 +96,33 @@ class PairUpstream(Upstream):
     def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
         parts = zip((self.first, self.second), self._split(layers), strict=True)
         return [module for model, own in parts for module in (model.unreached(own) if own else [model])]
+
+
+class PairSource(Source):
+    """The name `A+B`; names.py takes it apart."""
+
+    def __init__(self, text: str, first: Source, second: Source):
+        super().__init__(text)
+        self.first, self.second = first, second
+
+    def load(self) -> PairUpstream:
+        return PairUpstream(self.first.load(), self.second.load()).eval()
+
+    def check_sizes(self) -> None:
+        self.first.check_sizes()
+        self.second.check_sizes()
+
+    def random(self) -> PairUpstream:
+        self.check_sizes()
+        return PairUpstream(self.first.random(), self.second.random()).eval()
+
+    def card(self) -> str:
+        cards = self.first.card(), self.second.card()
+        return "\n\n".join(card for card in cards if card)
+
+    @property
+    def short_name(self) -> str:
+        return f"{self.first.short_name}-{self.second.short_name}"
+
+    def halves(self) -> list[Source]:
+        return [self.first, self.second]

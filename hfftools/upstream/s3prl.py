@@ -1,4 +1,4 @@
-"""The door to s3prl: the name of one of its upstreams, or a checkpoint converted for it, in; a TransformerUpstream out.
+"""The door to s3prl: the name of one of its upstreams, or a checkpoint converted for it.
 
 s3prl knows where checkpoints lie and how to read them; the layers it builds are run by TransformerUpstream. Its module
 s3prl.hub is never imported: it needs parts of torchaudio that are gone since 2.9, while the families below do not.
@@ -8,14 +8,19 @@ import importlib
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import nn
 
 from hfftools.expdir import file_hash
-from hfftools.log import UserError, log, suggest
+from hfftools.log import UserError, log, require
+from hfftools.upstream import huggingface
+from hfftools.upstream.base import Upstream
 from hfftools.upstream.checkpoint_files import fetch
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
+from hfftools.upstream.shapes import SHAPES
+from hfftools.upstream.source import Source
 from hfftools.upstream.transformer import (
     Activation,
     Attention,
@@ -38,67 +43,85 @@ ALIASES = {
 WAV_EPS = 1e-5  # fairseq normalises waveforms with layer_norm, and this is its epsilon
 
 
-def names() -> dict[str, str]:
-    """{name: family} for every registered checkpoint that hff can run."""
-    found = {}
+def registered() -> dict[str, str]:
+    """Return {name: family} of every checkpoint that s3prl registers and hff can run."""
+    known = {}
     for family in FAMILIES:
         hub = _import(family, "hubconf")
         for name, value in vars(hub).items():
             registered = callable(value) and getattr(value, "__module__", "") == hub.__name__
             by_hand = name.endswith(("_local", "_custom", "_url"))
             if registered and not by_hand and not name.startswith("_"):
-                found[name] = family
-    return found
+                known[name] = family
+    return known
 
 
-def load(name: str, checkpoint: Path | str | None = None) -> TransformerUpstream:
-    """A registered name or alias, downloaded on first use; or `<family>_local` with the path of a converted checkpoint.
+class Door(Source):
+    """A registered name or alias, downloaded on first use; or `<family>_local:FILE`, a converted checkpoint."""
 
-    Raises UserError for a name that is unknown, a file that is missing, unreadable or not of the family, no network.
-    """
-    family, real = _find(name, checkpoint)
-    if checkpoint is not None:
-        path, shown = Path(checkpoint), f"{name}:{checkpoint}"
-    else:
-        if real != name:
-            log.info("upstream %s is s3prl's %s", name, real)
-        path, shown = fetch(url_of(real, family)), name
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():  # weights are drawn before they are loaded
-            warnings.simplefilter("ignore", FutureWarning)  # torch's, about the weight norm that s3prl builds with
-            model, normalise = _read(family, path)
-    except UserError:
-        raise
-    except Exception as error:  # a file cut short, of another kind or of another family: of whatever type
-        fix = "if it is fairseq's, convert it first" if checkpoint else "delete it to have it downloaded again"
-        line = str(error).split("\n")[0]
-        raise UserError(f"upstream {shown}: {path} is not a checkpoint of s3prl's {family} ({line}); {fix}") from None
-    return _upstream(model, normalise, shown, file_hash(path))
+    kinds = tuple(f"{family}_local" for family in FAMILIES)
 
+    def __init__(self, text: str):
+        super().__init__(text)
+        if self.kind:
+            self.family = self.kind.removesuffix("_local")
+            require(
+                Path(self.path).is_file(),
+                f"upstream {text}: {self.path} does not exist; give a checkpoint converted for s3prl's {self.family}",
+            )
+            if self.family == "wavlm":  # of the others fairseq's settings in the file decide
+                self.places = Block.PLACES
+        else:
+            self.real = ALIASES.get(text, text)
+            self.places = MacaronBlock.PLACES if "conformer" in self.real else Block.PLACES
 
-def blocks_of(name: str, checkpoint: Path | str | None = None) -> str:
-    """`transformer` or `macaron`, without loading; empty where fairseq's settings in the checkpoint decide it."""
-    family, real = _find(name, checkpoint)
-    if checkpoint is not None:
-        return "transformer" if family == "wavlm" else ""
-    return "macaron" if "conformer" in real else "transformer"
+    @classmethod
+    def names(cls) -> list[str]:
+        return [*ALIASES, *registered()]
 
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        return text in SHAPES or super().claims(text)  # most names are known without the import of s3prl
 
-def _find(name: str, checkpoint: Path | str | None) -> tuple[str, str]:
-    """The family of a name, and the name that s3prl has for it; UserError as load says."""
-    if checkpoint is None:
-        real, known = ALIASES.get(name, name), names()
-        if real not in known:
-            raise UserError(f"upstream {name} is not known; {suggest(name, [*known, *ALIASES])}")
-        return known[real], real
-    shown, family = f"{name}:{checkpoint}", name.removesuffix("_local")
-    if name not in (known := [f"{family}_local" for family in FAMILIES]):
-        raise UserError(f"upstream {shown}: {name} is not known; {suggest(name, known)}")
-    if not Path(checkpoint).is_file():
-        raise UserError(
-            f"upstream {shown}: {checkpoint} does not exist; give a checkpoint converted for s3prl's {family}"
+    def load(self) -> TransformerUpstream:
+        """Return the model; raise UserError for a file that is unreadable or not of the family, or without a network."""
+        if self.kind:
+            family, path = self.family, Path(self.path)
+        else:
+            if self.real != self.text:
+                log.info("upstream %s is s3prl's %s", self.text, self.real)
+            family = registered()[self.real]
+            path = fetch(url_of(self.real, family))
+        try:
+            with torch.random.fork_rng(
+                devices=[]
+            ), warnings.catch_warnings():  # weights are drawn before they are loaded
+                warnings.simplefilter("ignore", FutureWarning)  # torch's, about the weight norm that s3prl builds with
+                model, normalise = _read(family, path)
+        except UserError:
+            raise
+        except Exception as error:  # a file cut short, of another kind or of another family: of whatever type
+            fix = "if it is fairseq's, convert it first" if self.kind else "delete it to have it downloaded again"
+            line = str(error).split("\n")[0]
+            raise UserError(
+                f"upstream {self.text}: {path} is not a checkpoint of s3prl's {family} ({line}); {fix}"
+            ) from None
+        return _upstream(model, normalise, self.text, file_hash(path))
+
+    def check_sizes(self) -> None:
+        require(
+            bool(self.kind) or self.text in SHAPES,
+            f"upstream {self.text}: no sizes are known for it; known: {', '.join(sorted(SHAPES))}, or hf:FOLDER with a "
+            "config.json",
         )
-    return family, name
+
+    def random(self) -> Upstream:
+        """Return a model of the published sizes with random weights; the model itself where it is a file."""
+        self.check_sizes()
+        if self.kind:
+            return self.load()
+        model_type, sizes = SHAPES[self.text]
+        return huggingface.random(model_type, dict(sizes), self.text)
 
 
 class _Found(Exception):
@@ -142,7 +165,7 @@ def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
     return model, task.normalize
 
 
-def _upstream(model: nn.Module, normalise: bool, name: str, digest: str) -> TransformerUpstream:
+def _upstream(model: Any, normalise: bool, name: str, digest: str) -> TransformerUpstream:
     encoder = model.encoder
     if getattr(model, "input_quantizer", None) is not None:
         raise UserError(f"upstream {name}: models that quantise what enters their blocks are not supported")
@@ -171,7 +194,7 @@ def _upstream(model: nn.Module, normalise: bool, name: str, digest: str) -> Tran
     return TransformerUpstream(name, digest, front, position, blocks, final_norm, getattr(model, "mask_emb", None))
 
 
-def _renew_weight_norm(conv: nn.Module) -> None:
+def _renew_weight_norm(conv: Any) -> None:
     """torch's former weight norm keeps a computed tensor in the module, so that no copy can be made; the new does not."""
     if hasattr(conv, "weight_g"):
         g, v = conv.weight_g.detach(), conv.weight_v.detach()
@@ -180,13 +203,13 @@ def _renew_weight_norm(conv: nn.Module) -> None:
         conv.parametrizations.weight.original0.data, conv.parametrizations.weight.original1.data = g, v
 
 
-def _conv_layer(layer: nn.Sequential) -> ConvLayer:
+def _conv_layer(layer: Any) -> ConvLayer:
     """s3prl's is: convolution, dropout of 0, perhaps a norm (layer norm between two transpositions), activation."""
     norms = [part for part in layer.modules() if isinstance(part, (nn.GroupNorm, nn.LayerNorm))]
     return ConvLayer(layer[0], norms[0] if norms else None, layer[-1])
 
 
-def _block(layer: nn.Module, distance: DistanceBias | None, name: str) -> Block | MacaronBlock:
+def _block(layer: Any, distance: DistanceBias | None, name: str) -> Block | MacaronBlock:
     if hasattr(layer, "conv_module"):
         return _macaron(layer, name)
     if not hasattr(layer, "fc1"):
@@ -198,7 +221,7 @@ def _block(layer: nn.Module, distance: DistanceBias | None, name: str) -> Block 
     return Block(attention, norms[0], feed_forward, norms[1], layer.dropout1, layer.layer_norm_first)
 
 
-def _attention(theirs: nn.Module, distance: DistanceBias | None = None) -> Attention:
+def _attention(theirs: Any, distance: DistanceBias | None = None) -> Attention:
     projections = (theirs.q_proj, theirs.k_proj, theirs.v_proj, theirs.out_proj)
     heads, dropout = theirs.num_heads, theirs.dropout_module.p
     if distance is None:
@@ -206,7 +229,7 @@ def _attention(theirs: nn.Module, distance: DistanceBias | None = None) -> Atten
     return GatedAttention(projections, heads, dropout, distance, theirs.grep_linear, theirs.grep_a)
 
 
-def _macaron(layer: nn.Module, name: str) -> MacaronBlock:
+def _macaron(layer: Any, name: str) -> MacaronBlock:
     theirs, feeds = layer.self_attn, (layer.ffn1, layer.ffn2)
     if hasattr(theirs, "linear_q"):
         attention = espnet_attention(

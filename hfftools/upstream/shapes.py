@@ -1,19 +1,8 @@
-"""Names of well-known upstreams in, models of their shape with random weights out: to tell costs, never quality.
+"""The sizes of well-known upstreams, by s3prl's names and our aliases: models of random weights, to measure costs with.
 
-The sizes are those of the published configurations (fairseq's, Microsoft's for WavLM, as transformers and torchaudio repeat
-them), written down here and not read from checkpoints; names are s3prl's, its aliases here, and a few that s3prl lacks.
-Nothing is downloaded. What is on this machine anyway (hff_tiny, fbank, files) is loaded as it is.
+They are those of the published configurations (fairseq's, Microsoft's for WavLM, as transformers and torchaudio repeat
+them), written down here and not read from checkpoints, so that nothing is downloaded.
 """
-
-import json
-from pathlib import Path
-
-from hfftools.log import UserError
-from hfftools.upstream import huggingface
-from hfftools.upstream.base import Upstream
-from hfftools.upstream.fbank import FbankUpstream
-from hfftools.upstream.names import BUNDLED, load_upstream, split_pair
-from hfftools.upstream.pair import PairUpstream
 
 BASE, LARGE, XLARGE, XXLARGE = (12, 768, 12, 3072), (24, 1024, 16, 4096), (48, 1280, 16, 5120), (48, 1920, 16, 7680)
 
@@ -61,41 +50,7 @@ _KINDS = {  # transformers' model_type: sizes: names
         (_sizes(LARGE, "layer", True, position_embeddings_type="rotary"), "wav2vec2_conformer_rope"),
     ],
 }
-_HERE = [*BUNDLED, FbankUpstream.name]
-SHAPES = {name: (kind, sizes) for kind, rows in _KINDS.items() for sizes, names in rows for name in names.split()}
-
-
-def check_shape(name: str) -> None:
-    """UserError, before anything is built, for a name without a shape, with those that have one."""
-    for half in split_pair(name):
-        if not (half in SHAPES or half in _HERE or ":" in half or "/" in half or Path(half).exists()):
-            raise UserError(
-                f"upstream {half}: no shape is known for it; known: {', '.join([*_HERE, *sorted(SHAPES)])}, "
-                "or hf:FOLDER with a config.json"
-            )
-
-
-def random_upstream(name: str) -> Upstream:
-    """The upstream of a name, on the CPU and in eval mode, its weights drawn at random unless they are here already.
-
-    `hf:FOLDER` needs no more than its config.json. UserError as by check_shape, or by load_upstream for what is here.
-    """
-    check_shape(name)
-    if len(halves := split_pair(name)) == 2:
-        return PairUpstream(*map(random_upstream, halves)).eval()
-    if name in SHAPES:
-        kind, sizes = SHAPES[name]
-        return huggingface.random(kind, dict(sizes), name)
-    if name.startswith("hf:"):
-        sizes = _read_config(Path(name.removeprefix("hf:")), name)
-        return huggingface.random(sizes.get("model_type", "of no kind"), sizes, name)
-    return load_upstream(name)
-
-
-def _read_config(folder: Path, name: str) -> dict:
-    try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"upstream {name}: {folder}/config.json: {error.strerror}; save_pretrained writes it") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"upstream {name}: {folder}/config.json is broken ({error}); copy it again") from None
+SHAPES = {}  # name: (model_type, sizes)
+for _kind, _rows in _KINDS.items():
+    for _row, _names in _rows:
+        SHAPES |= dict.fromkeys(_names.split(), (_kind, _row))

@@ -67,6 +67,8 @@ class Attention(nn.Module):
     """Multi-head self-attention. Its projections are called as modules, so that hooks and grafts on them take effect;
     s3prl's own attention reads their weights and passes by anything attached to them."""
 
+    TAKES_PREFIX = True  # see upstream/graft.py
+
     def __init__(self, projections: Sequence[nn.Module], heads: int, dropout: float):
         super().__init__()
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = projections
@@ -114,6 +116,8 @@ class DistanceBias(nn.Module):
 class GatedAttention(Attention):
     """WavLM's self-attention: the distance bias, which all blocks share, gated by each query frame."""
 
+    TAKES_PREFIX = True
+
     def __init__(self, projections, heads, dropout, distance: DistanceBias, gate: nn.Linear, gate_scale_1H11: Tensor):
         super().__init__(projections, heads, dropout)
         self.gate, self.gate_scale_1H11 = gate, gate_scale_1H11
@@ -129,6 +133,17 @@ class GatedAttention(Attention):
 
 class Block(nn.Module):
     """Self-attention and feed-forward, each with its residual; `norm_first` tells which side of it the norms are on."""
+
+    PLACES = {  # where a part can be inserted: see upstream/graft.py
+        "q": "attention.q_proj",
+        "k": "attention.k_proj",
+        "v": "attention.v_proj",
+        "out": "attention.out_proj",
+        "attention": "attention",
+        "feed_forward": "feed_forward",
+        "up": "feed_forward.0",
+        "down": "feed_forward.3",
+    }
 
     def __init__(
         self,

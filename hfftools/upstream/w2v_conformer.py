@@ -6,6 +6,7 @@ on. K = 2T - 1 is the number of distances between T frames, d the width of a hea
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,8 @@ def by_key(scores_BHTK: Tensor) -> Tensor:
 class RelativeAttention(Attention):
     """Self-attention with a learned score for the distance between two frames (Dai et al., arXiv:1901.02860)."""
 
+    TAKES_PREFIX = True
+
     def __init__(self, projections, heads, dropout, pos_proj: nn.Module, u_Hd: nn.Parameter, v_Hd: nn.Parameter):
         super().__init__(projections, heads, dropout)
         self.pos_proj, self.u_Hd, self.v_Hd = pos_proj, u_Hd, v_Hd
@@ -54,6 +57,8 @@ class RelativeAttention(Attention):
 
 class RotaryAttention(Attention):
     """Self-attention where positions turn what enters the queries and keys, before their projections as in fairseq."""
+
+    TAKES_PREFIX = True
 
     def __init__(self, projections, heads, dropout, rates: Tensor):
         super().__init__(projections, heads, dropout)
@@ -93,6 +98,19 @@ class ConvModule(nn.Module):
 class MacaronBlock(nn.Module):
     """Half a feed-forward, self-attention, convolution, half a feed-forward, each with its residual; then a norm."""
 
+    PLACES = {  # where a part can be inserted: see upstream/graft.py
+        "q": "attention.q_proj",
+        "k": "attention.k_proj",
+        "v": "attention.v_proj",
+        "out": "attention.out_proj",
+        "attention": "attention",
+        "feed_forward": "feed_forward_out",
+        "up": "feed_forward_out.0",
+        "down": "feed_forward_out.3",
+        "up_in": "feed_forward_in.0",
+        "down_in": "feed_forward_in.3",
+    }
+
     def __init__(
         self,
         feed_forwards: Sequence[nn.Sequential],  # the first and the last sublayer
@@ -117,7 +135,7 @@ class MacaronBlock(nn.Module):
         return self.norm(x_BTD)
 
 
-def espnet_attention(theirs: nn.Module, heads: int, rates: Tensor | None) -> Attention:
+def espnet_attention(theirs: Any, heads: int, rates: Tensor | None) -> Attention:
     """Relative where it has a projection of positions, rotary where `rates` are given, else without positions."""
     projections = (theirs.linear_q, theirs.linear_k, theirs.linear_v, theirs.linear_out)
     if hasattr(theirs, "linear_pos"):
@@ -129,7 +147,7 @@ def espnet_attention(theirs: nn.Module, heads: int, rates: Tensor | None) -> Att
 
 
 def espnet_block(
-    layer: nn.Module,
+    layer: Any,
     attention: Attention,
     feed_forwards: Sequence[nn.Sequential],
     feed_forward_norms: Sequence[nn.Module],

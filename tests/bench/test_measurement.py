@@ -139,9 +139,9 @@ def test_hff_account_on_the_bundled_upstream():
     assert not re.search(r"seconds a step|audio s/s", done.stdout) and "Random weights" in done.stdout
 
 
-def test_a_name_without_a_shape_is_one_line():
+def test_a_name_without_sizes_is_one_line():
     done = command("account", "--upstream=wav2vec2_base_s2st_es_voxpopuli", "--method=hff")
-    assert done.returncode == 1 and "no shape is known for it" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "no sizes are known for it" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_hff_bench_writes_a_table_and_its_data(encoder, tmp_path):

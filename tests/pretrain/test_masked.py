@@ -9,8 +9,7 @@ from hfftools.expdir import read_json_lines
 from hfftools.log import UserError
 from hfftools.pretrain import kmeans, masked
 from hfftools.pretrain.features import corpus as load_corpus
-from hfftools.upstream.conformer import EncoderConfig
-from hfftools.upstream.names import load_conformer
+from hfftools.upstream.conformer import Door, EncoderConfig
 
 SMALL = [
     "encoder.dim=32", "encoder.layers=2", "encoder.heads=2", "encoder.expansion=2", "encoder.kernel=5", "steps=24",
@@ -50,7 +49,7 @@ def test_it_learns_and_its_encoder_loads(arguments, tmp_path):
     out = masked.pretrain(tmp_path / "exp", [], [*arguments, "steps=60"])
     losses = [record["loss"] for record in read_json_lines(tmp_path / "exp" / "history.jsonl")]
     assert losses[-1] < losses[0] - 0.1
-    model = load_conformer(str(out))
+    model = Door(str(out)).load()
     assert model.num_layers == 2 and len(model.hash) == 16
 
 
@@ -77,7 +76,7 @@ def test_interrupted_it_ends_with_the_same_weights(arguments, tmp_path, monkeypa
         masked.pretrain(tmp_path / "cut", [], arguments)
     monkeypatch.undo()
     cut = masked.pretrain(tmp_path / "cut", [], arguments)
-    a, b = load_conformer(str(whole)).state_dict(), load_conformer(str(cut)).state_dict()
+    a, b = Door(str(whole)).load().state_dict(), Door(str(cut)).load().state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 

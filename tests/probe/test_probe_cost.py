@@ -13,13 +13,13 @@ from hfftools.probe.heads import Probes
 from hfftools.probe.job import Config, probe
 from hfftools.probe.probing_tasks import Words
 from hfftools.text import units
-from hfftools.upstream import shapes
+from hfftools.upstream.names import parse
 
 
 @pytest.mark.slow
 def test_25_layers_cost_at_most_half_as_much_again_as_one(tmp_path):
     """A step on 2 × 10 s of wav2vec2-large: the forward pass to the top, a linear CTC probe on one layer or on all."""
-    upstream = shapes.random_upstream("wav2vec2_large").requires_grad_(False)
+    upstream = parse("wav2vec2_large").random().requires_grad_(False)
     question = Words(
         units.train("char", ["THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK"], None, tmp_path), "linear", 1, 1, 0
     )
@@ -50,7 +50,7 @@ def test_25_layers_cost_at_most_half_as_much_again_as_one(tmp_path):
 @pytest.mark.parametrize("name", ["hubert_base", "hubert_large", "wav2vec2_large"])  # the peak is the process's so far
 def test_every_part_of_a_full_size_probe_within_6_gib(name, tmp_path, monkeypatch):
     """One epoch over 40 spoken sentences: enough frames for PWCCA with log-mel at 1024 dimensions."""
-    monkeypatch.setattr("hfftools.probe.inputs.load_upstream", lambda _: shapes.random_upstream(name))
+    monkeypatch.setattr("hfftools.probe.inputs.load_upstream", lambda _: parse(name).random())
     prepare("mini", None, tmp_path / "data", 40)
     sets = [f"train={tmp_path}/data/train", f"dev={tmp_path}/data/dev"]
     exp = probe(tmp_path / "probe", [], [f"upstream={name}", *sets, "epochs=1", "device=cpu", "frames=4500"])

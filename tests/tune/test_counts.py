@@ -9,7 +9,7 @@ from hfftools.meter.resources import parameters
 from hfftools.model import Model
 from hfftools.nn.adapter import Bottleneck
 from hfftools.train.experiment import configure
-from hfftools.upstream.shapes import random_upstream
+from hfftools.upstream.names import parse
 
 HEAD = 768 * 32 + 32  # a linear CTC head over 32 letters, as the shares were published with
 MASK = 768  # the mask embedding, which is in the published totals
@@ -23,7 +23,7 @@ def count():
     def counts(name, method, *options):
         if name not in built:
             torch.manual_seed(0)
-            built[name] = random_upstream(name)
+            built[name] = parse(name).random()
         config = configure([conf_file("method", method)], [f"upstream={name}", "task.head=linear", *options])
         return parameters(Model(config, made_up_units(32), built[name].view()))
 

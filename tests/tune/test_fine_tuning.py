@@ -15,7 +15,7 @@ from hfftools.text import units
 from hfftools.train import checkpoint, job, optim
 from hfftools.train.experiment import configure
 from hfftools.tune import lora
-from hfftools.upstream import graft, names
+from hfftools.upstream import conformer, graft
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
 from hfftools.upstream.transformer import Attention, Block
@@ -155,7 +155,7 @@ def test_what_a_family_cannot_do_is_said_before_anything_is_loaded(method, monke
     def load(*_):
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr(names, "load_conformer", load)
+    monkeypatch.setattr(conformer, "load", load)
     with pytest.raises(UserError, match=f"'{method}|{'houlsby' if method.startswith('h') else method}.*fbank has none"):
         check(configure([conf_file("method", method)], ["upstream=fbank"]))
     check(configure([conf_file("method", method)], ["upstream=hff_tiny+fbank"]))

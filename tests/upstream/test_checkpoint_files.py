@@ -34,7 +34,7 @@ def test_cache_files_are_those_of_s3prl(monkeypatch, tmp_path):
 
 
 def test_every_registered_name_has_one_url():
-    urls = {name: s3prl.url_of(name, family) for name, family in s3prl.names().items()}
+    urls = {name: s3prl.url_of(name, family) for name, family in s3prl.registered().items()}
     assert {"wav2vec2", "hubert_base", "wavlm_large", "data2vec", "xlsr_53", "contentvec"} <= set(urls)
     assert all(url.startswith("https://huggingface.co/") for url in urls.values())
     assert set(s3prl.ALIASES.values()) <= set(urls) and not set(s3prl.ALIASES) & set(urls)

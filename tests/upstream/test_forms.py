@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from hfftools.data.batch import pad_batch
-from hfftools.upstream.names import family, load_upstream
+from hfftools.upstream.names import load_upstream, parse
 from hfftools.upstream.transformer import Block, DistanceBias
 from hfftools.upstream.w2v_conformer import MacaronBlock
 
@@ -187,13 +187,13 @@ def test_hash_is_of_the_weights(spelled, saved, tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_family_is_told_without_loading(form, models, spelled, monkeypatch):
+def test_places_are_known_without_loading(form, models, spelled, monkeypatch):
     block = type(models(form).blocks()[0])
     monkeypatch.setattr(torch, "load", None)
     monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", None)
     assert block is (MacaronBlock if "conformer" in form else Block)
-    known = {Block: "transformer", MacaronBlock: "macaron"}[block]
-    assert family(spelled(form)) == (known if form.startswith(("hf_", "wavlm")) else "")
+    known = form.startswith(("hf_", "wavlm"))  # of s3prl's others the settings in the file decide
+    assert parse(spelled(form)).places == (block.PLACES if known else None)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hfftools.log import UserError
-from hfftools.upstream import huggingface
-from hfftools.upstream.names import family, load_upstream
+from hfftools.upstream import hf_wav2vec2, huggingface
+from hfftools.upstream.names import load_upstream, parse
 from hfftools.upstream.w2v_conformer import RotaryAttention
 
 
@@ -36,7 +36,7 @@ def test_huggingface_folder_lacks(saved, tmp_path, edit_json):
     edit_json(folder / "config.json", num_hidden_layers=4)
     refused(folder, "lack .* tensors, first encoder.layers.3")
     edit_json(folder / "config.json", model_type="sew")
-    for door in (load_upstream, family):
+    for door in (load_upstream, parse):
         with pytest.raises(UserError, match="model type sew is not supported; known: wav2vec2, .*wav2vec2-conformer$"):
             door(f"hf:{folder}")
     edit_json(folder / "config.json", model_type="hubert")
@@ -67,7 +67,7 @@ def test_mask_embedding_is_found_where_the_config_would_not_use_it(saved, tmp_pa
 SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, conv_dim=[16] * 7)
 
 
-@pytest.mark.parametrize("kind", huggingface.MODELS)
+@pytest.mark.parametrize("kind", hf_wav2vec2.MODELS)
 def test_random_has_the_shape_asked_for(kind):
     torch.manual_seed(5)
     one, other = (huggingface.random(kind, SIZES, "mine") for _ in range(2))

@@ -6,10 +6,14 @@ import sys
 import pytest
 
 from hfftools.log import UserError
+from hfftools.nn.conformer import ConformerBlock
 from hfftools.upstream import conformer
+from hfftools.upstream.base import check_layers
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig
 from hfftools.upstream.fbank import FbankUpstream
-from hfftools.upstream.names import check_layers, family, known_names, load_upstream
+from hfftools.upstream.names import doors, known_names, load_upstream, parse
+from hfftools.upstream.transformer import Block
+from hfftools.upstream.w2v_conformer import MacaronBlock
 
 
 @pytest.mark.parametrize(
@@ -49,43 +53,44 @@ def test_own_encoder_by_file_and_by_folder(tmp_path):
         load_upstream(str(tmp_path / "none.safetensors"))
 
 
-def test_family_of_names(tmp_path):
+def test_places_are_known_without_loading(tmp_path):
     conformer.save(ConformerUpstream(EncoderConfig(dim=8, layers=1, heads=2)), tmp_path / "encoder.safetensors", {})
-    for name, kind in {
-        "fbank": "fbank",
-        "hff_tiny": "conformer",
-        str(tmp_path): "conformer",
-        f"{tmp_path}/encoder.safetensors": "conformer",
-        "wav2vec2_large": "transformer",
-        "wavlm_base_plus": "transformer",
-        "wav2vec2_conformer_rope": "macaron",
-        "hubert_base+data2vec": "transformer",
-        "hubert_base+hff_tiny": "",
+    for name, places in {
+        "fbank": [{}],
+        "hff_tiny": [ConformerBlock.PLACES],
+        str(tmp_path): [ConformerBlock.PLACES],
+        f"{tmp_path}/encoder.safetensors": [ConformerBlock.PLACES],
+        "wav2vec2_large": [Block.PLACES],
+        "wavlm_base_plus": [Block.PLACES],
+        "wav2vec2_conformer_rope": [MacaronBlock.PLACES],
+        "hubert_base+hff_tiny": [Block.PLACES, ConformerBlock.PLACES],
     }.items():
-        assert family(name) == kind, name
+        assert [half.places for half in parse(name).halves()] == places, name
 
 
 @pytest.mark.parametrize(
-    "name",
+    "name, match",
     [
-        "hubert_bas",
-        "hff_tiny+hff_tny",
-        "wav2vec2:model.pt",
-        "wavlm_local:none.pt",
-        "wav2vec2_local:none.pt",
-        "hf:none",
-        "none.safetensors",
-        "facebook/wav2vec2-base",
-        "none.pt",
+        ("hubert_bas", "did you mean hubert_base"),
+        ("hff_tiny+hff_tny", "upstream hff_tny is not known"),
+        ("wav2vec2:model.pt", "did you mean wav2vec2_local"),
+        ("wavlm_local:none.pt", "none.pt does not exist"),
+        ("wav2vec2_local:none.pt", "none.pt does not exist"),
+        ("hf:none", "none is not a folder"),
+        ("none.safetensors", "none.safetensors does not exist"),
+        ("facebook/wav2vec2-base", "no such file or folder"),
+        ("none.pt", "no such file or folder"),
     ],
 )
-def test_family_refuses_what_loading_does(name):
-    lines = []
-    for door in (load_upstream, family):
-        with pytest.raises(UserError) as caught:
-            door(name)
-        lines.append(str(caught.value))
-    assert lines[0] == lines[1]
+def test_what_is_not_there_is_refused_when_its_name_is_parsed(name, match):
+    with pytest.raises(UserError, match=match):
+        parse(name)
+
+
+def test_each_form_of_names_has_one_door(encoder, saved):
+    names = ["hff_tiny", "fbank", str(encoder), f"hf:{saved('hf_hubert_base')}", "wav2vec2_large"]
+    for name in [*names, f"wavlm_local:{saved('wavlm_base')}"]:
+        assert len([door for door in doors() if door.claims(name)]) == 1, name
 
 
 def test_paths_without_their_kind_say_what_to_write(tmp_path):

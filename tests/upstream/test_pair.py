@@ -14,7 +14,7 @@ from hfftools.train.experiment import configure
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 from hfftools.upstream.extract import extract
-from hfftools.upstream.names import load_upstream, short_name, split_pair
+from hfftools.upstream.names import load_upstream, parse
 from hfftools.upstream.pair import PairUpstream, align
 from hfftools.upstream.state_cache import HiddenCache
 
@@ -163,13 +163,13 @@ def test_names(encoder, narrow, tmp_path):
     pair, other = load_upstream(f"{encoder}+{narrow}"), load_upstream(f"{narrow}+{encoder}")
     assert pair.name == f"{encoder}+{narrow}" and len(pair.hash) == 16 and pair.hash != other.hash
     assert pair.hash == load_upstream(pair.name).hash
-    assert short_name("hff_tiny+hubert_base") == "hff_tiny-hubert_base"
-    assert short_name("exp/a/encoder.safetensors+hf:models/b") == "a-b"
+    assert parse("hff_tiny+hubert_base").short_name == "hff_tiny-hubert_base"
+    assert parse(f"{encoder}+fbank").short_name == f"{encoder.parent.name}-fbank"
     plus = tmp_path / "a+b" / "encoder.safetensors"
     plus.parent.mkdir()
     plus.write_bytes(narrow.read_bytes())
-    assert load_upstream(str(plus)).num_layers == 2 and short_name(str(plus)) == "a+b"
-    assert load_upstream(f"{plus.parent}+fbank").num_layers == 3 and split_pair(f"hf:{plus}") == [f"hf:{plus}"]
+    assert load_upstream(str(plus)).num_layers == 2 and parse(str(plus)).short_name == "a+b"
+    assert load_upstream(f"{plus.parent}+fbank").num_layers == 3 and len(parse(str(plus)).halves()) == 1
     for wrong in ("fbank+fbank+fbank", "fbank+", "+"):
         with pytest.raises(UserError, match="two upstreams are fused as A.B"):
             load_upstream(wrong)

@@ -5,7 +5,9 @@ import torch
 
 from hfftools.log import UserError
 from hfftools.upstream import s3prl
-from hfftools.upstream.names import load_upstream
+from hfftools.upstream.names import load_upstream, parse
+from hfftools.upstream.transformer import Block
+from hfftools.upstream.w2v_conformer import MacaronBlock
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2_local", "hubert_local", "wavlm_local", "data2vec_local"])
@@ -48,7 +50,7 @@ def test_relative_positions_that_s3prl_cannot_run_are_refused(conformer):
 
 
 def test_conformers_are_known_by_name():
-    named = [name for name in s3prl.names() if "conformer" in name]
+    named = [name for name in s3prl.registered() if "conformer" in name]
     assert {"wav2vec2_conformer_relpos", "wav2vec2_conformer_rope"} <= set(named)
-    assert {s3prl.blocks_of(name) for name in named} == {"macaron"}
-    assert s3prl.blocks_of("wav2vec2_large") == s3prl.blocks_of("hubert_base") == "transformer"
+    assert all(parse(name).places is MacaronBlock.PLACES for name in named)
+    assert parse("wav2vec2_large").places is parse("hubert_base").places is Block.PLACES

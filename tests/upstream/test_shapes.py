@@ -8,8 +8,9 @@ import torch
 from hfftools.corpora import download
 from hfftools.log import UserError
 from hfftools.upstream import s3prl
-from hfftools.upstream.names import BUNDLED, load_upstream
-from hfftools.upstream.shapes import SHAPES, random_upstream
+from hfftools.upstream.conformer import BUNDLED
+from hfftools.upstream.names import load_upstream, parse
+from hfftools.upstream.shapes import SHAPES
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def offline(monkeypatch):
 
 
 def total(name: str) -> int:
-    return sum(p.numel() for p in random_upstream(name).parameters())
+    return sum(p.numel() for p in parse(name).random().parameters())
 
 
 @pytest.mark.parametrize("name", ["wav2vec2_base", "hubert_base"])
@@ -57,7 +58,7 @@ def test_large_models(name, millions, offline):
 
 
 def test_every_shape_but_no_other_is_one_that_s3prl_registers():
-    known = {**s3prl.names(), **s3prl.ALIASES}
+    known = {**s3prl.registered(), **s3prl.ALIASES}
     assert not SHAPES.keys() - known.keys()
     without = {name for name in known if name not in SHAPES}
     assert all("s2st" in name for name in without)  # published without their sizes
@@ -73,7 +74,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_needs_its_configuration_alone(folder):
-    upstream = random_upstream(f"hf:{folder}")
+    upstream = parse(f"hf:{folder}").random()
     assert (upstream.num_layers, upstream.dim) == (2, 32)
     hidden, lens_B = upstream(torch.randn(1, 3200), torch.tensor([3200]), [2])
     assert hidden[2].shape == (1, int(lens_B), 32)
@@ -81,25 +82,26 @@ def test_a_folder_needs_its_configuration_alone(folder):
 
 def test_what_is_here_is_loaded_as_it_is(encoder):
     for name in (*BUNDLED, "fbank", str(encoder)):
-        assert random_upstream(name).hash == load_upstream(name).hash
+        assert parse(name).random().hash == load_upstream(name).hash
 
 
 def test_a_pair_is_two_shapes(folder):
-    upstream = random_upstream(f"hf:{folder}+fbank")
+    upstream = parse(f"hf:{folder}+fbank").random()
     assert upstream.num_layers == 3 and upstream.dims[3] == 320
 
 
-@pytest.mark.parametrize("name", ["wav2vec2_base_s2st_es_voxpopuli", "no_such_upstream"])
+@pytest.mark.parametrize("name", ["wav2vec2_base_s2st_es_voxpopuli", "fbank+wav2vec2_base_s2st_es_voxpopuli"])
 def test_a_name_without_a_shape_says_so_and_names_those_that_have_one(name, offline):
     with pytest.raises(
-        UserError, match=f"upstream {name}: no shape is known for it; known: hff_tiny, .*wav2vec2_large"
+        UserError,
+        match="upstream wav2vec2_base_s2st_es_voxpopuli: no sizes are known for it; known: .*wav2vec2_large.* or hf:FOLDER",
     ):
-        random_upstream(name)
+        parse(name).check_sizes()
 
 
-@pytest.mark.parametrize("content, match", [(None, "No such file"), ("{", "broken")])
+@pytest.mark.parametrize("content, match", [(None, "does not exist"), ("{", "broken")])
 def test_a_folder_without_a_configuration(tmp_path, content, match):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=f"config.json.*{match}"):
-        random_upstream(f"hf:{tmp_path}")
+        parse(f"hf:{tmp_path}").random()
