@@ -63,6 +63,10 @@ class FrontEnd(nn.Module):
             num_samples_B = layer.out_lens(num_samples_B)
         return num_samples_B
 
+    def convolutions(self) -> list[tuple[nn.Module, str]]:
+        """Return each convolution as (owner, name in it)."""
+        return [(layer, "conv") for layer in self.layers]
+
     def forward(self, wav_BN: Tensor, num_samples_B: Tensor) -> Tensor:
         if self.wav_eps is not None:
             wav_BN = _normalise(wav_BN, num_samples_B, self.wav_eps)

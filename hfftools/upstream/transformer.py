@@ -206,7 +206,7 @@ class TransformerUpstream(Upstream):
         return list(self.front.layers)
 
     def convolutions(self) -> list[tuple[nn.Module, str]]:
-        return [(layer, "conv") for layer in self.front.layers]
+        return self.front.convolutions()
 
     def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
         ends = self.num_layers in layers or self.final_norm is None
