@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# Stages 2 to 6 of the recipes as functions, each a few hff commands. Source it after parse_options.sh, with these set:
+# Define stages 2 to 6 of the recipes as functions of a few hff commands. Source it after parse_options.sh; set before:
 # upstream methods seeds units train_config probe_config train_set probe_set dev_set test_sets searches lm cache epochs tag
-# (probe_set is what layers are probed on). Experiments lie in exp/, or in exp_<upstream>/ for another than hff_tiny.
+# (probe_set: the set on which layers are probed). Experiments of hff_tiny are in exp/, of others in exp_<upstream>/.
 
 exp=exp
 if [ "${upstream}" != hff_tiny ]; then exp=exp_$(basename "${upstream}" | tr -c 'A-Za-z0-9_.\n' '_'); fi
 feats=${exp}/feats
 
-# What would fail in stage 5 is refused before stage 1. lm_names: language models that are downloaded by name.
+# Options that would fail in stage 5 are refused before stage 1. lm_names: language models that are downloaded by name.
 case ${lm} in
 words) lm_file=data/lm_${probe_set}/lm.arpa ;;
 units) lm_file=data/lm_${units##*/}/lm.arpa ;;
@@ -16,7 +16,7 @@ units) lm_file=data/lm_${units##*/}/lm.arpa ;;
     if [[ " ${lm_names:-} " = *" ${lm} "* ]]; then
         lm_file=data/lm/${lm}.arpa.gz
     elif [ ! -f "${lm}" ]; then
-        _options_die "--lm: there is no file '${lm}'; give one, words, units${lm_names:+, or one of ${lm_names}}"
+        _options_die "--lm: there is no file '${lm}'; give a file, words, units${lm_names:+, or one of ${lm_names}}"
     fi
     ;;
 esac
@@ -25,25 +25,27 @@ for search in ${searches:-''}; do
     greedy | beam) ;;
     beam_lm)
         if grep -q asr_transducer "${train_config}"; then
-            _options_die "--searches: a transducer's search takes no language model; say --searches 'greedy beam'"
+            _options_die "--searches: the search of a transducer uses no language model; set --searches 'greedy beam'"
         elif [ "${stage}" -gt 1 ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ] && [ ! -f "${lm_file}" ]; then
-            _options_die "--lm ${lm}: ${lm_file} is not there; run stage 1 with it"
+            _options_die "--lm ${lm}: ${lm_file} is missing; run stage 1 with this option first"
         fi
         ;;
     *) _options_die "--searches: '${search}' is not one of greedy, beam, beam_lm" ;;
     esac
 done
 
-job() { # LOG COMMAND...: here, with its progress bar, or through ${cmd}, with its output in LOG
+job() { # LOG COMMAND...: run it here, with its progress bar, or through ${cmd}, with its output in LOG
     local log=$1
     shift
     if [ "${cmd_backend}" = local ]; then "$@"; else ${cmd} "${log}" "$@"; fi
 }
 
 queued=()
-queue() { queued+=("$(printf '%q ' "$@")"); } # COMMAND...: for run_queue
+queue() { queued+=("$(printf '%q ' "$@")"); } # COMMAND...: add it to the queue that run_queue runs
 
-run_queue() { # NAME CMD: what was queued: here, one by one, or as one array through CMD: log/NAME.list, and line N's log/NAME.N.log
+# NAME CMD: run the queued commands here, one by one, or as one array of jobs through CMD; log/NAME.list lists them, and
+# log/NAME.N.log has the output of line N.
+run_queue() {
     local line list=${exp}/log/$1.list
     if [ "${cmd_backend}" = local ]; then
         for line in "${queued[@]}"; do eval "${line}"; done
@@ -57,7 +59,7 @@ run_queue() { # NAME CMD: what was queued: here, one by one, or as one array thr
     queued=()
 }
 
-experiment() { # METHOD SEED -> the experiment's folder; hff is called fusion, the tag and seeds other than 1 are named
+experiment() { # METHOD SEED: print the experiment's folder; hff is called fusion; tag and seed (but 1) are added
     local name=$1
     if [ "${name}" = hff ]; then name=fusion; fi
     name=${name}${tag:+_${tag}}
@@ -65,12 +67,12 @@ experiment() { # METHOD SEED -> the experiment's folder; hff is called fusion, t
     echo "${exp}/${name}"
 }
 
-experiments() { # every experiment of the recipe, one a line
+experiments() { # print every experiment of the recipe, one per line
     local method seed
     for method in ${methods}; do for seed in ${seeds}; do experiment "${method}" "${seed}"; done; done
 }
 
-verify_and_extract() { # load the upstream, check it, and keep its hidden states where cache=true
+verify_and_extract() { # load the upstream, check it, and store its hidden states if cache=true
     local set sets=()
     for set in "${train_set}" "${probe_set}" "${dev_set}" ${test_sets}; do sets+=("data/${set}"); done
     if "${cache}"; then
@@ -80,11 +82,11 @@ verify_and_extract() { # load the upstream, check it, and keep its hidden states
     fi
 }
 
-probe_folder() { # UPSTREAM -> where its probing lies
+probe_folder() { # UPSTREAM: print the folder of its probing
     echo "${exp}/probe_$(basename "$1" | tr -c 'A-Za-z0-9_.\n' '_')${tag:+_${tag}}"
 }
 
-probe_layers() { # UPSTREAM...: what each of its layers knows; the alignments are the same for all
+probe_layers() { # UPSTREAM...: probe each of its layers; all upstreams share the alignments
     local name states
     for name in "$@"; do
         states=
@@ -95,7 +97,8 @@ probe_layers() { # UPSTREAM...: what each of its layers knows; the alignments ar
     done
 }
 
-rate_keys() { # METHOD -> the learning rate that sets it apart: the upstream's, or that of what is inserted, or all there is
+# METHOD: print the learning rates to choose: of the upstream's weights, or of inserted parts, or of fusion and head.
+rate_keys() {
     case "$1" in
     full* | bitfit) echo optim.upstream.lr ;;
     *houlsby* | lora | *adapter* | prefix | compacter) echo optim.fuse.lr ;;
@@ -103,7 +106,9 @@ rate_keys() { # METHOD -> the learning rate that sets it apart: the upstream's, 
     esac
 }
 
-choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_methods then takes; the best run is that of the first seed
+# Train each method once per learning rate; write lr/<method>/best.yaml, which train_methods reads, and keep the best
+# run as the experiment of the first seed.
+choose_rates() {
     local method keys values options how seed=${seeds%% *} first
     for method in ${methods}; do
         set_options
@@ -123,7 +128,9 @@ choose_rates() { # by one run a value: lr/<method>/best.yaml, which train_method
     done
 }
 
-set_options() { # `how` says the method, `options` what all runs have; kept states serve methods that leave the upstream as it is
+# Set `how`, the options of a method, and `options`, those of all runs; hidden states are read by methods that leave the
+# upstream frozen.
+set_options() {
     local set tests='' states=''
     how=(--method "${method}" --config "${train_config}")
     if [ "${method}" = hff_recommended ]; then # hff on the layers that stage 3 recommends
@@ -135,7 +142,7 @@ set_options() { # `how` says the method, `options` what all runs have; kept stat
         "data.units=${units}" "data.features=${states}")
 }
 
-train_methods() { # every method with every seed; finished ones are skipped, interrupted ones go on
+train_methods() { # train every method with every seed; finished ones are skipped, interrupted ones are resumed
     local method seed rate options how launch=()
     if [ "${train_procs}" != 1 ]; then launch=(torchrun --standalone --nproc-per-node "${train_procs}" --no-python); fi
     for method in ${methods}; do
@@ -151,7 +158,7 @@ train_methods() { # every method with every seed; finished ones are skipped, int
     run_queue train "${train_cmd}"
 }
 
-make_lm() { # what the search beam_lm needs: an n-gram of the training text's words or units, or one that is there
+make_lm() { # make the language model of the search beam_lm: of the training text's words or units, or a given one
     local from
     if [[ " ${searches} " != *" beam_lm "* ]]; then return; fi
     case ${lm} in
@@ -162,7 +169,7 @@ make_lm() { # what the search beam_lm needs: an n-gram of the training text's wo
     hff-lm "${from[@]}" --out "${lm_file%/*}" --held-out "data/${dev_set}"
 }
 
-decode_methods() { # the test sets with every experiment by every search; each is decoded once
+decode_methods() { # decode the test sets by every experiment and search; what is decoded already is skipped
     local name search set how names sets=()
     mapfile -t names < <(experiments)
     for set in ${test_sets}; do sets+=(--data "data/${set}"); done
@@ -184,7 +191,7 @@ decode_methods() { # the test sets with every experiment by every search; each i
     if [ "${cmd_backend}" != local ]; then run_queue decode "${cmd}"; fi
 }
 
-report_methods() { # RESULTS.md and plots, beside the experiments
+report_methods() { # write RESULTS.md and plots to the folder of the experiments
     # shellcheck disable=SC2046
     hff-report $(experiments) --out "${exp}/RESULTS.md" --title "${PWD##*/} with ${upstream}" --command "${recipe_command}"
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A Kaldi data directory in; the utterances that all its files have left in it, sorted, and the originals in .backup/:
+# Keep the utterances of a Kaldi data directory that are valid in all its files, sorted; the originals go
+# to .backup/:
 #
 #     utils/fix_data_dir.sh data/train
 set -euo pipefail

@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# To be sourced. Arguments `--name value` in; the variables of the sourcing script set, and "$@" left with the rest.
+# To be sourced. Set variables of the sourcing script from arguments `--name value`, and leave the others in "$@".
 #
 # Every variable that the script assigns at its top, at the start of a line and before it sources this file, is an option:
-# `train_set=train` is set by `--train-set dev`. A variable that is true or false takes nothing else. `--config file`, a
-# shell file of such assignments, is read before all other options. `--help` prints $help_message and the options.
+# `train_set=train` is set by `--train-set dev`. A variable whose default is true or false accepts no other
+# values. `--config file`, a shell file of such assignments, is read before all other options. `--help`
+# prints $help_message and the options.
 
-recipe_command="$0${*:+ $*}" # for the record
+recipe_command="$0${*:+ $*}" # for the report, which says how it was made
 : "${recipe_command}"
 
 _options_die() {
@@ -13,13 +14,13 @@ _options_die() {
     exit 1
 }
 
-# The names that file $1 assigns at the start of a line, or after a `;` there, up to the line that sources this file.
+# Print the names that file $1 assigns at the start of a line, or after a `;` there, before it sources this file.
 _options_in() {
     sed '/parse_options\.sh/q' "$1" | LC_ALL=C grep -oE "^([a-z][a-z0-9_]*=[^;\"']*;[[:space:]]*)*[a-z][a-z0-9_]*=" |
         LC_ALL=C grep -oE '[a-z][a-z0-9_]*=' | tr -d '=' || true
 }
 
-# A clause for an error message: the known options nearest to $1 by edit distance, and all of them.
+# Print a clause for an error message: the known option nearest to $1 by edit distance, and all known ones.
 _options_near() {
     local known="${_options_known[*]//_/-}"
     awk -v given="$1" -v known="$known" '
@@ -49,6 +50,7 @@ _options_near() {
         }'
 }
 
+# Return 0 if $1 is the name of an option.
 _options_is_known() {
     local name
     for name in "${_options_known[@]}"; do
@@ -57,6 +59,7 @@ _options_is_known() {
     return 1
 }
 
+# Print the answer to --help.
 _options_help() {
     local name
     if [ -n "${help_message:-}" ]; then printf '%s\n\n' "$help_message"; fi
@@ -78,7 +81,7 @@ _options_set() {
 }
 
 _options_file=${BASH_SOURCE[1]}
-if [ ! -r "$_options_file" ]; then _options_file=${_options_file##*/}; fi # the script went to its own folder
+if [ ! -r "$_options_file" ]; then _options_file=${_options_file##*/}; fi # the script has changed to its own folder
 _options_known=()
 declare -A _options_default=()
 for _options_name in $(_options_in "$_options_file"); do

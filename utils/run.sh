@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A command in, jobs on this machine out, each with a log:
+# Run a command as jobs on this machine, each with a log:
 #
 #     utils/run.sh [--max-jobs N] [JOB=1:8] log/x.JOB.log command … JOB …
 #
 # The command is run once for each number of the range, as many at a time as there are cores (or N), with the number in
-# place of JOB in the log's name and in every argument. A log opens with the command and its start and closes with
-# `# Ended (code 0) at …, elapsed time … seconds`. Where a job fails, the rest still run; the exit code is then 1, and the
-# path and the last lines of the first log that failed are shown.
+# place of JOB in the log's name and in every argument. A log begins with the command and the time of its start, and
+# ends with `# Ended (code 0) at …, elapsed time … seconds`. If a job fails, the others still run; the exit code is
+# then 1, and the path and the last lines of the first failed job's log are shown.
 set -euo pipefail
 
 die() {
@@ -41,9 +41,10 @@ fi
 [ $# -ge 2 ] || die "$usage"
 if [ "$first" -lt "$last" ] && [[ $1 != *JOB* ]]; then die "log $1 needs JOB in its name, or all jobs would write to it"; fi
 
+# Print $1 with the number $2 in place of JOB.
 filled() { if $array; then printf '%s' "${1//JOB/$2}"; else printf '%s' "$1"; fi; }
 
-# The words as they would be typed into a shell.
+# Print the words as one would type them into a shell.
 quoted() {
     local word
     for word in "$@"; do
@@ -51,6 +52,7 @@ quoted() {
     done
 }
 
+# NUMBER LOG COMMAND...: run one job and return its exit code.
 run_job() {
     local number=$1 log code=0 began=$SECONDS pid="" words=() word
     shift
@@ -73,6 +75,7 @@ run_job() {
     return "$code"
 }
 
+# Stop all jobs and exit with code $1.
 stop() {
     local pid
     for pid in $(jobs -p); do kill -TERM "$pid" 2>/dev/null || true; done
@@ -83,13 +86,13 @@ trap 'stop 130' INT
 trap 'stop 143' TERM
 
 for ((number = first; number <= last; number++)); do
-    rm -f "$(filled "$1" "$number")" # or a log of an earlier run would speak for a job that could not start
+    rm -f "$(filled "$1" "$number")" # otherwise a log of an earlier run would count for a job that could not start
     while [ "$(jobs -pr | wc -l)" -ge "$max_jobs" ]; do wait -n || true; done
     run_job "$number" "$@" &
 done
 wait || true
 
-# by the logs, not by exit codes: a job may have been killed before it could say anything
+# by the logs, not by exit codes: a job that was killed could not report anything, and its log lacks the last line
 failed=()
 for ((number = first; number <= last; number++)); do
     log=$(filled "$1" "$number")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A command in, an array of Slurm jobs out, with the logs that utils/run.sh writes:
+# Run a command as an array of Slurm jobs, with the logs that utils/run.sh writes:
 #
 #     utils/slurm.sh [--sbatch-option=value …] [JOB=1:8] log/x.JOB.log command … JOB …
 #
@@ -28,11 +28,13 @@ fi
 if [ "$first" -lt "$last" ] && [[ $1 != *JOB* ]]; then die "log $1 needs JOB in its name, or all jobs would write to it"; fi
 command -v sbatch >/dev/null || die "there is no sbatch on this machine; set cmd_backend=local in cmd.sh"
 
+# Print the log $1 of job $2.
 log_of() { if $array; then printf '%s' "${1//JOB/$2}"; else printf '%s' "$1"; fi; }
+# Return 0 if the job of log $1 ended without an error.
 ended() { tail -n 1 "$1" 2>/dev/null | grep -q '^# Ended (code 0) at '; }
 
 mkdir -p "$(dirname "$1")"
-script=$1.sbatch slurm_log=$1.slurm # the latter: what a node says before the job's own log is open
+script=$1.sbatch slurm_log=$1.slurm # the latter: what a node prints before the job opens its own log
 for ((number = first; number <= last; number++)); do rm -f "$(log_of "$1" "$number")"; done
 rm -f "$slurm_log"
 {
@@ -45,7 +47,7 @@ rm -f "$slurm_log"
     echo
 } >"$script"
 
-name=$(basename "$1" .log).$$ # no one else's, so that an interrupted recipe takes its jobs out of the queue
+name=$(basename "$1" .log).$$ # unique, so that an interrupted recipe removes its own jobs from the queue and no others
 stop() {
     scancel --user="$(id -un)" --name="$name" || true
     kill "$!" 2>/dev/null || true
@@ -57,7 +59,7 @@ trap 'stop 143' TERM
 code=0
 sbatch --wait --job-name="$name" --array="$first-$last" --output="$slurm_log" --open-mode=append \
     "${sbatch_options[@]}" "$script" &
-wait "$!" || code=$? # in the background, so that a signal is heard at once instead of after the jobs
+wait "$!" || code=$? # in the background, so that a signal is handled at once and not after the jobs
 
 failed=()
 for ((number = first; number <= last; number++)); do

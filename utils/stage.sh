@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# To be sourced after parse_options.sh. $stage and $stop_stage in; a recipe that reads as a table of contents out:
+# To be sourced after parse_options.sh. Run the stages of a recipe from $stage to $stop_stage:
 #
 #     if stage 3 "layer-wise probing"; then
 #         ${cmd} exp/probe/probe.log hff-probe …
 #     fi
 #     recipe_done
 #
-# A command that fails ends the recipe with the stage's title, the line and the command; so does an interrupt. Where the
-# stage writes a log of its own, `stage 4 "training" exp/fusion/log.txt` has its path and its last lines shown as well.
+# If a command fails, the recipe ends with a message that has the stage's title, the line and the command; it also
+# ends at an interrupt. `stage 4 "training" exp/fusion/log.txt` names a log, whose path and last lines are then shown.
 
 set -o errtrace
 
@@ -18,16 +18,16 @@ _stage_failed=""
 _stage_count=0
 _stage_began=$SECONDS
 
-_stage_line() { # file:line:function, then the message
+_stage_line() { # WHERE MESSAGE...: print the time, the place (file:line:function) and the message
     local where=$1
     shift
     printf '%s (%s) %s\n' "$(date '+%Y-%m-%dT%H:%M:%S')" "$where" "$*"
 }
 
-# Print a line with the time and the place it was called from.
+# Print a message with the time and the place from which it was called.
 log() { _stage_line "${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}:${FUNCNAME[1]}" "$*"; }
 
-# stage NUMBER TITLE [LOG]: whether this stage is to be run; says so when it is.
+# stage NUMBER TITLE [LOG]: return 0 if this stage is to be run, and print its title.
 stage() {
     # shellcheck disable=SC2154
     if [ "$1" -lt "$stage" ] || [ "$1" -gt "$stop_stage" ]; then return 1; fi
@@ -36,7 +36,7 @@ stage() {
     _stage_line "${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}:${FUNCNAME[1]}" "$_stage_title"
 }
 
-# The last line of a recipe.
+# End a recipe: print the elapsed time, or fail if no stage was run, as for a --stage beyond the last one.
 recipe_done() {
     if [ "$_stage_count" -eq 0 ]; then
         _stage_line "${BASH_SOURCE[1]##*/}:${BASH_LINENO[0]}:${FUNCNAME[1]}" \
@@ -49,6 +49,7 @@ recipe_done() {
         "done, elapsed time $elapsed seconds ($(printf '%d:%02d:%02d' $((elapsed / 3600)) $((elapsed / 60 % 60)) $((elapsed % 60))))"
 }
 
+# Print, if a stage failed or was interrupted, where it did and how to resume; $1 is the exit code.
 _stage_at_exit() {
     local code=$1
     if [ "$code" -eq 0 ] || [ -z "$_stage_title" ]; then return; fi
@@ -58,10 +59,10 @@ _stage_at_exit() {
             *) _stage_line "${0##*/}" "$_stage_title failed with exit code $code${_stage_failed:+, at $_stage_failed}" ;;
         esac
         if [ -n "$_stage_log" ] && [ -r "$_stage_log" ]; then
-            echo "its log is $_stage_log and ends with:"
+            echo "the log $_stage_log ends with:"
             tail -n 10 "$_stage_log" | sed 's/^/    /'
         fi
-        echo "to go on from here: $0 --stage $_stage_number, and the other options as before"
+        echo "to resume here: $0 --stage $_stage_number, with the other options as before"
     } >&2
 }
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A Kaldi data directory in; `Successfully validated data-directory …` and exit code 0 out, or what is wrong and 1:
+# Check a Kaldi data directory: print `Successfully validated data-directory …` and exit with 0, or print
+# the error and exit with 1:
 #
 #     utils/validate_data_dir.sh [--no-text] data/train
 #
-# Kaldi's --no-feats is taken too, and says what is so here anyway: feats.scp need not be there.
+# Kaldi's --no-feats is accepted and has no effect: feats.scp may always be missing.
 set -euo pipefail
 
 words=()

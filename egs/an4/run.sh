@@ -4,21 +4,21 @@ set -euo pipefail
 . ./cmd.sh && . ./path.sh && . ./db.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
-  --corpus DIR         AN4 as it was unpacked (default: AN4 in db.sh; downloaded where that is empty)
+  --corpus DIR         the unpacked corpus (default: AN4 in db.sh; if that is empty, it is downloaded)
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion,
+  --methods 'A B'      methods of conf/method to train; hff is written to exp/fusion,
                        hff_recommended is hff on the layers that stage 3 recommends (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1 2 3)
-  --speeds 'A,B'       speeds at which the training speech is copied; 1.0 for none (default 0.85 to 1.15 in five steps)
+  --speeds 'A,B'       speeds of the copies of training speech; 1.0 makes none (default 0.85 to 1.15 in five steps)
   --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 120)
-  --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
-                       the upstream's own weights); otherwise that of --train-config is used
-  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy)
-  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
-                       without spaces; or FILE, an ARPA file or a KenLM binary
-  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
-  --tag NAME           added to the experiments' names, for another --train-config
-  --limit N            at most so many utterances a set (default all)
+  --choose-rates true  first choose each method's learning rate on dev, by one run for each value of --rates
+                       (--upstream-rates for the upstream's own weights); otherwise --train-config sets it
+  --searches 'A B'     searches: greedy, beam, beam_lm (beam with a language model) (default greedy)
+  --lm WHICH           the language model: words (default), a 3-gram of the training text; units, a 6-gram of its units,
+                       for text without spaces; or FILE, an ARPA file or a KenLM binary
+  --cache true|false   store the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --tag NAME           added to experiments' names, for runs with another --train-config
+  --limit N            at most N utterances per set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
 stage=1
@@ -52,7 +52,7 @@ if stage 1 "data, units and language model"; then
     hff-datadir speed data/train "data/${train_set}" --speeds "${speeds}"
     for set in train "${train_set}" dev test; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
-    ln -sfn "units_${unit_kind}" data/units # where the bare commands look
+    ln -sfn "units_${unit_kind}" data/units # the default of hff-train and hff-probe
     make_lm
 fi
 

@@ -5,26 +5,26 @@ set -euo pipefail
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --corpus PATH        a release's tarball, or the folder it was unpacked to (default: COMMONVOICE in db.sh)
-  --lang CODE          language, such as fr or zh-CN, which then is in all names; may be left out where there is but one
-  --hours N            train on so many hours, some of every training speaker (default all)
-  --dev-hours N        choose on so many hours of dev (default all; decoding dev after each epoch takes its time)
+  --lang CODE          language, such as fr or zh-CN, which is added to all names; needed if the release has several
+  --hours N            train on N hours, taken from every training speaker (default all)
+  --dev-hours N        use N hours of dev (default all, whose decoding after each epoch takes long)
   --text 'KEY=VALUE'   how transcripts are written: case=lower|upper|keep punctuation=true numbers=spell (default lower
                        case, no punctuation, digits as they stand)
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --methods 'A B'      methods of conf/method; hff is written to exp/fusion (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1)
   --speeds 'A,B'       speeds at which the training speech is copied, such as 0.9,1.0,1.1 (default 1.0, no copies)
-  --unit-kind KIND     char (take it for text without spaces), bpe (default) or unigram; --unit-size N for the latter two
+  --unit-kind KIND     char (for text without spaces), bpe (default) or unigram; --unit-size N for the latter two
                        (default 300)
-  --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
-                       the upstream's own weights); otherwise that of --train-config is used
-  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy beam_lm)
-  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
-                       without spaces; or FILE, an ARPA file or a KenLM binary
-  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true);
+  --choose-rates true  first choose each method's learning rate on dev, by one run for each value of --rates
+                       (--upstream-rates for the upstream's own weights); otherwise --train-config sets it
+  --searches 'A B'     searches: greedy, beam, beam_lm (beam with a language model) (default greedy beam_lm)
+  --lm WHICH           the language model: words (default), a 3-gram of the training text; units, a 6-gram of its units,
+                       for text without spaces; or FILE, an ARPA file or a KenLM binary
+  --cache true|false   store the frozen upstream's hidden states, so that no epoch computes them again (default true);
                        README.md says how large they are
-  --tag NAME           added to the experiments' names, for another --train-config or --hours (default: --lang)
-  --limit N            at most so many utterances a set (default all)
+  --tag NAME           added to experiments' names, for runs with another --train-config or --hours (default: --lang)
+  --limit N            at most N utterances per set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
 stage=1
@@ -73,7 +73,7 @@ if stage 1 "data, units and language model"; then
     fi
     for set in "${probe_set}" "${train_set}" "${dev_set}" ${test_sets}; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units "data/${probe_set}" --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
-    ln -sfn "$(basename "${units}")" data/units # where the bare commands look
+    ln -sfn "$(basename "${units}")" data/units # the default of hff-train and hff-probe
     make_lm
 fi
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Where the corpora are. Only training parts are used; LIBRISPEECH may hold any of the parts named in run.sh.
+# Where the corpora are. Only their training parts are used; run.sh --help says what each folder must hold.
 LIBRISPEECH=
 COMMONVOICE=
 AN4=

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# The environment of the recipe: the repository's own .venv where `make install` made one, otherwise what is active.
+# The environment of the recipe: the repository's .venv if `make install` has made it, otherwise the active one.
 hff_root=$(cd ../.. && pwd)
 if [ -x "${hff_root}/.venv/bin/hff-train" ]; then PATH="${hff_root}/.venv/bin:${PATH}"; fi
 export PATH LC_ALL=C.UTF-8 PYTHONIOENCODING=utf-8

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Rebuilds hff_tiny, the upstream in the package, from training parts of public corpora. ./run.sh --help
+# Rebuild hff_tiny, the upstream in the package, from training parts of public corpora. ./run.sh --help
 set -euo pipefail
 . ./cmd.sh && . ./path.sh && . ./db.sh
 
@@ -7,7 +7,7 @@ help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --librispeech DIR    holds train-clean-5 and train-clean-100-1perspk (default: LIBRISPEECH in db.sh)
   --commonvoice DIR    a Common Voice English language folder (default: COMMONVOICE in db.sh)
   --an4 DIR            holds etc/ and wav/ or flac/ (default: AN4 in db.sh)
-Stages: 1 data, 2 pre-training (half an hour on two cores), 3 the checkpoint's place. It is no recipe of six stages."
+Stages: 1 data, 2 pre-training (half an hour on two cores), 3 copy the checkpoint into the package."
 
 stage=1
 stop_stage=3
@@ -30,7 +30,7 @@ if stage 2 "pre-training"; then
     hff-pretrain exp/hff_tiny --method hff_tiny data="${sets}"
 fi
 
-if stage 3 "the checkpoint's place"; then
+if stage 3 "copy the checkpoint into the package"; then
     cp exp/hff_tiny/encoder.safetensors "${hff_root}/hfftools/upstream/weights/hff_tiny.safetensors"
 fi
 

@@ -4,27 +4,27 @@ set -euo pipefail
 . ./cmd.sh && . ./path.sh && . ./db.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
-  --corpus DIR         LibriSpeech as it was unpacked (default: LIBRISPEECH in db.sh; downloaded where that is empty)
+  --corpus DIR         the unpacked corpus (default: LIBRISPEECH in db.sh; if that is empty, it is downloaded)
   --train-part PART    training part (default train-clean-5, mini_librispeech); train-clean-100, train-clean-460 and
                        train-960 are the usual 100, 460 and 960 hours
   --librilight SIZE    train on Libri-Light's limited supervision in place of a part: 10min, 1h or 10h
   --dev-part PART      development part (default dev-clean-2, mini_librispeech)
   --test-parts 'A B'   test parts (default test-clean)
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion (default last_layer weighted_sum hff)
+  --methods 'A B'      methods of conf/method; hff is written to exp/fusion (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1)
   --speeds 'A,B'       speeds at which the training speech is copied, such as 0.9,1.0,1.1 (default 1.0, no copies)
   --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 300)
-  --choose-rates true  choose each method's learning rate on dev first, by one run a value of --rates (--upstream-rates for
-                       the upstream's own weights); otherwise that of --train-config is used
-  --searches 'A B'     how to decode: greedy, beam, and beam_lm, a beam with a language model (default greedy beam_lm)
-  --lm WHICH           that model: words (default), a 3-gram of the training text; units, a 6-gram of its units, for text
-                       without spaces; NAME, LibriSpeech's own 3-gram, 4-gram, 3-gram.pruned.1e-7 or 3-gram.pruned.3e-7; or FILE, an ARPA file or a KenLM
-                       binary, upper case as the transcripts
-  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true);
+  --choose-rates true  first choose each method's learning rate on dev, by one run for each value of --rates
+                       (--upstream-rates for the upstream's own weights); otherwise --train-config sets it
+  --searches 'A B'     searches: greedy, beam, beam_lm (beam with a language model) (default greedy beam_lm)
+  --lm WHICH           the language model: words (default), a 3-gram of the training text; units, a 6-gram of its units,
+                       for text without spaces; NAME, one of LibriSpeech's 3-gram, 4-gram, 3-gram.pruned.1e-7,
+                       3-gram.pruned.3e-7; or FILE, an ARPA file or a KenLM binary, in upper case like the transcripts
+  --cache true|false   store the frozen upstream's hidden states, so that no epoch computes them again (default true);
                        README.md says how large they are
-  --tag NAME           added to the experiments' names, for another --train-config or another training part
-  --limit N            at most so many utterances a set (default all)
+  --tag NAME           added to experiments' names, for runs with another --train-config or another training part
+  --limit N            at most N utterances per set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
 stage=1
@@ -72,7 +72,7 @@ if stage 1 "data, units and language model"; then
     fi
     for set in "${probe_set}" "${train_set}" "${dev_set}" ${test_sets}; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units "data/${probe_set}" --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
-    ln -sfn "$(basename "${units}")" data/units # where the bare commands look
+    ln -sfn "$(basename "${units}")" data/units # the default of hff-train and hff-probe
     make_lm
 fi
 

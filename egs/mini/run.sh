@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# The demo: speech that makes itself, the bundled upstream, and three ways to use its frozen layers. ./run.sh --help
+# The demo: synthesised speech, the bundled upstream, and three ways to use its frozen layers. ./run.sh --help
 set -euo pipefail
 . ./cmd.sh && . ./path.sh && . ./db.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --upstream NAME      foundation model (default hff_tiny, which is in the package)
-  --methods 'A B'      methods of conf/method to train; hff goes to exp/fusion,
+  --methods 'A B'      methods of conf/method to train; hff is written to exp/fusion,
                        hff_recommended is hff on the layers that stage 3 recommends (default last_layer weighted_sum hff)
   --seeds '1 2'        seeds, one experiment each (default 1)
-  --unit-kind KIND     char, bpe or unigram; --unit-size N for the latter two
-  --cache true|false   keep the frozen upstream's hidden states, so that no epoch computes them again (default true)
-  --tag NAME           added to the experiments' names, for another --train-config
-  --limit N            at most so many utterances a set (default all)
+  --unit-kind KIND     char, bpe (default) or unigram; --unit-size N for the latter two (default 100)
+  --cache true|false   store the frozen upstream's hidden states, so that no epoch computes them again (default true)
+  --tag NAME           added to experiments' names, for runs with another --train-config
+  --limit N            at most N utterances per set (default all)
   --epochs N           epochs of training and probing (default: those of their configurations)"
 
 stage=1
@@ -37,7 +37,7 @@ if stage 1 "data and units"; then
     hff-prepare mini --out data ${limit:+--limit "${limit}"}
     for set in train dev test; do utils/validate_data_dir.sh "data/${set}"; done
     hff-units data/train --kind "${unit_kind}" --size "${unit_size}" --out "${units}"
-    ln -sfn "units_${unit_kind}" data/units # where the bare commands look
+    ln -sfn "units_${unit_kind}" data/units # the default of hff-train and hff-probe
 fi
 
 if stage 2 "upstream ${upstream}: load, verify, extract"; then

@@ -9,8 +9,7 @@ from hfftools.text.units import Units
 def greedy(log_probs_BTU: Tensor, lens_B: Tensor, blank: int = 0) -> list[list[int]]:
     """Return the unit ids of each utterance's best path; `log_probs_BTU` are log posteriors, `lens_B` counts frames.
 
-    Repeats are merged before blanks are removed, so that a blank keeps two equal units apart (Graves et al. 2006,
-    section 3.2).
+    Repeats are merged before blanks are removed, so that a blank keeps two equal units apart (Graves et al. 2006).
     """
     paths = log_probs_BTU.argmax(-1).cpu()
     sequences = []

@@ -69,7 +69,9 @@ def beam(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, size: int, most: int) -
         active = {row: live[row] for row, length in enumerate(lens_B.tolist()) if t < length}
         done: dict[int, dict[tuple[int, ...], Path]] = {row: {} for row in active}
         for step in range(most + 1):
-            paths = [(row, path) for row, some in active.items() for path in some]
+            paths = []
+            for row, some in active.items():
+                paths += [(row, path) for path in some]
             if not paths:
                 break
             log_probs_PV = _next(net, f_BTJ[[row for row, _ in paths], t], [path.ids for _, path in paths])
@@ -160,7 +162,8 @@ def _rescore(net: Transducer, f_BTJ: Tensor, lens_B: Tensor, candidates: list[li
     target_lens_P = torch.tensor([len(row) for row in ids], device=device)
     with torch.no_grad():
         scores_P = net.log_likelihood(f_BTJ[rows], lens_B.to(device)[rows], targets_PL, target_lens_P)
-    return [part.tolist() for part in scores_P.split([len(paths) for paths in candidates])]
+    counts = [len(paths) for paths in candidates]
+    return [part.tolist() for part in scores_P.split(counts)]
 
 
 def word_times(path: Path, spell: Callable[[list[int]], str]) -> tuple[tuple[str, int, int], ...]:

@@ -14,7 +14,8 @@ def fit(rows_ND: Tensor, clusters: int, seed: int) -> Tensor:
 
     Centres start by k-means++ (Arthur and Vassilvitskii 2007): each further one is a row drawn with probability
     D(x)² / Σ D(x)², where D(x) is the distance to the nearest centre so far. The best of `n_init` starts is kept. The
-    batch size and the patience of 20 batches are HuBERT's recipe (fairseq, learn_kmeans.py), which waits for 100 batches.
+    batch size is that of HuBERT's recipe (fairseq, learn_kmeans.py), which stops after 100 batches without improvement;
+    this one stops after 20.
     """
     kmeans = MiniBatchKMeans(clusters, batch_size=10_000, n_init=5, max_no_improvement=20, random_state=seed)
     return torch.from_numpy(kmeans.fit(rows_ND.numpy()).cluster_centers_).float()
@@ -44,9 +45,8 @@ class Stream:
 
     def __init__(self, clusters: int, seed: int):
         self.kmeans = MiniBatchKMeans(clusters, random_state=seed)
-        self.chunk_rows = (
-            4 * clusters
-        )  # the first update draws K starting centres by k-means++, which needs rows to spare
+        # the first update draws K starting centres by k-means++, which needs more than K rows to choose from
+        self.chunk_rows = 4 * clusters
         self.waiting: list[Tensor] = []
         self.waiting_rows = 0
         self.fitted, self.finite = False, True

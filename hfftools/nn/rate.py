@@ -1,3 +1,3 @@
-"""The sampling rate of every waveform in hff: audio is resampled to it when it is read, and upstreams take nothing else."""
+"""Define the sampling rate of all waveforms in hff: audio is resampled to it when read; upstreams accept no other."""
 
 RATE_HZ = 16000
