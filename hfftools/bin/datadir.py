@@ -27,12 +27,12 @@ def main() -> None:
     normalise.add_argument("data", type=Path, help="data directory, such as data/train")
     normalise.add_argument("options", nargs="*", metavar="key=value", help="language, case, punctuation, numbers")
     args = parser.parse_args()
-    from hfftools.data import datadir, repair
+    from hfftools.data import repair, validation
     from hfftools.log import setup_logging
 
     setup_logging()
     if args.verb == "validate":
-        count = datadir.validate(args.data, need_text=not args.no_text)
+        count = validation.validate(args.data, need_text=not args.no_text)
         print(f"{count} utterances. Successfully validated data-directory {args.data}")
     elif args.verb == "speed":
         from hfftools.data import perturb  # here, so that the other verbs need not wait for torch

@@ -13,6 +13,7 @@ from typing import Any
 from hfftools.config import plugin, resolve
 from hfftools.corpora.download import fetch
 from hfftools.data import datadir
+from hfftools.data.validation import validate
 from hfftools.expdir import write_json
 from hfftools.log import UserError, log
 
@@ -56,7 +57,7 @@ def prepare(
     names = []
     for name, utterances in module.sets(found, out, limit, *config).items():
         datadir.write(out / name, utterances)
-        count = datadir.validate(out / name)
+        count = validate(out / name)
         hours, speakers = sum(u.duration_s for u in utterances) / 3600, len({u.speaker for u in utterances})
         log.info(f"{out / name}: {count} utterances, {speakers} speakers, {hours:.2f} h")
         names.append(name)
@@ -68,7 +69,7 @@ def _is_whole(corpus: str, out: Path, names: list[str]) -> bool:
     """Return whether all sets of an earlier run are still valid data directories, and log what was found."""
     try:
         for name in names:
-            datadir.validate(out / name)
+            validate(out / name)
     except UserError as error:
         log.info(f"preparing {corpus} again: {error}")
         return False

@@ -1,4 +1,4 @@
-"""Read, write and validate Kaldi data directories (wav.scp, text, utt2spk, spk2utt, segments, utt2dur)."""
+"""Read and write Kaldi data directories (wav.scp, text, utt2spk, spk2utt, segments, utt2dur)."""
 
 import math
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
     if not directory.is_dir():
         raise UserError(f"data directory {directory} does not exist; stage 1 of a recipe makes it")
     wavs = read_table(directory / "wav.scp")
-    spans = _spans(directory, wavs)
+    spans = read_spans(directory, wavs)
     if not spans:
         raise UserError(f"{directory}/{_base(directory)} is empty")
     texts = _optional(directory, "text", value_required=False)
@@ -47,7 +47,7 @@ def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
     speakers = _optional(directory, "utt2spk")
     for name, table in (("text", texts), ("utt2spk", speakers)):
         if table is not None:
-            _same_ids(directory, name, spans, table)
+            check_ids(directory, name, spans, table)
     durations = _durations(directory, spans, wavs)
     utterances = []
     for utt in sorted(spans):
@@ -68,7 +68,7 @@ def _base(directory: Path) -> str:
     return "segments" if (directory / "segments").exists() else "wav.scp"
 
 
-def _spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float, float | None]]:
+def read_spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float, float | None]]:
     """Return {utterance: (recording, start in s, end in s or None for the end of the recording)}."""
     segments = _optional(directory, "segments")
     if segments is None:
@@ -102,7 +102,7 @@ def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, 
     known = {}
     for utt, value in (_optional(directory, "utt2dur") or {}).items():
         if utt in spans:
-            known[utt] = _seconds(directory, utt, value)
+            known[utt] = parse_seconds(directory, utt, value)
     for utt, (_, start_s, end_s) in spans.items():
         if utt not in known and end_s is not None:
             known[utt] = end_s - start_s
@@ -118,7 +118,7 @@ def _durations(directory: Path, spans: dict, wavs: dict[str, str]) -> dict[str, 
     return known
 
 
-def _seconds(directory: Path, utt: str, value: str) -> float:
+def parse_seconds(directory: Path, utt: str, value: str) -> float:
     """Return a value of utt2dur as a number; raise UserError if it is not a duration."""
     if not is_positive(value):
         raise UserError(f"{directory}/utt2dur: '{utt} {value}' is not a number of seconds above 0")
@@ -133,7 +133,7 @@ def is_positive(value: str) -> bool:
         return False
 
 
-def _same_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> None:
+def check_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> None:
     """Raise UserError unless the file `name` lists exactly the utterances `ids`."""
     base = _base(directory)
     missing, extra = sorted(set(ids) - set(table)), sorted(set(table) - set(ids))
@@ -199,52 +199,6 @@ def by_speaker(speakers: dict[str, str]) -> dict[str, str]:
     for utt in sorted(speakers):
         lists.setdefault(speakers[utt], []).append(utt)
     return {speaker: " ".join(utts) for speaker, utts in lists.items()}
-
-
-def validate(directory: Path | str, need_text: bool = True) -> int:
-    """Check a data directory as Kaldi's validate_data_dir.sh does; return the number of utterances or raise UserError."""
-    directory = Path(directory)
-    fix = f"run utils/fix_data_dir.sh {directory}"
-    if not directory.is_dir():
-        raise UserError(f"data directory {directory} does not exist")
-    if need_text and not (directory / "text").exists():
-        raise UserError(f"{directory}/text is missing; where a set has no transcripts, say --no-text")
-    for name in ("wav.scp", "utt2spk", "spk2utt"):
-        if not (directory / name).exists():
-            raise UserError(f"{directory}/{name} is missing" + (f"; {fix}" if name != "wav.scp" else ""))
-    tables = {n: read_table(directory / n, n != "text") for n in FILES if (directory / n).exists()}
-    for name, table in tables.items():
-        if not table:
-            raise UserError(f"{directory}/{name} is empty")
-        for key, following in pairwise(table):
-            if key > following:
-                raise UserError(f"{directory}/{name} is not sorted as in the C locale, first at '{following}'; {fix}")
-    wavs, spans = tables["wav.scp"], _spans(directory, tables["wav.scp"])
-    for name in PER_UTTERANCE:
-        if name in tables:
-            _same_ids(directory, name, spans, tables[name])
-    for utt, value in tables.get("utt2dur", {}).items():
-        _seconds(directory, utt, value)
-    speakers = tables["utt2spk"]
-    for utt, speaker in speakers.items():
-        if len(speaker.split()) != 1 or not utt.startswith(speaker):
-            raise UserError(
-                f"{directory}/utt2spk: speaker '{speaker}' is not a prefix of utterance '{utt}'; name utterances "
-                f"<speaker>-<name>, or remove utt2spk and spk2utt and {fix}, which makes each its own speaker"
-            )
-    if by_speaker(speakers) != {s: " ".join(sorted(u.split())) for s, u in tables["spk2utt"].items()}:
-        raise UserError(f"{directory}/spk2utt disagrees with utt2spk; {fix}")
-    if need_text:
-        empty = sorted(u for u, t in tables["text"].items() if not t.strip())
-        if empty:
-            raise UserError(f"{directory}/text: {len(empty)} empty transcripts, first {empty[0]}; {fix}")
-    lost = [recording for recording, source in wavs.items() if not waveform.exists(source)]
-    if lost:
-        raise UserError(
-            f"{directory}/wav.scp: {len(lost)} audio files do not exist, first {wavs[lost[0]]}; "
-            f"correct the paths, or {fix}, which drops them"
-        )
-    return len(spans)
 
 
 def digest(utterances: Iterable[Utterance], with_text: bool = True) -> str:

@@ -31,28 +31,38 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
     names = [name for name in {base, *PER_UTTERANCE} if name in tables]
     total = len(set().union(*(tables[name] for name in names)))
 
-    wavs = {recording: source for recording, source in tables["wav.scp"].items() if source and waveform.exists(source)}
-    if len(wavs) < len(tables["wav.scp"]):
-        lost = sorted(tables["wav.scp"].keys() - wavs.keys())
-        log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
-    tables["wav.scp"] = wavs
+    wavs = tables["wav.scp"] = _wavs_that_exist(directory, tables["wav.scp"])
     kept = set.intersection(*(_usable_utterances(name, tables[name], wavs) for name in names))
     if not kept:
         raise UserError(f"{directory}: no utterance is usable in every file; nothing was changed")
 
     used = {parse_span(tables["segments"][u])[0] for u in kept} if base == "segments" else kept
     for name, table in tables.items():
-        tables[name] = {u: value for u, value in table.items() if u in kept}
-    tables["wav.scp"] = {recording: source for recording, source in wavs.items() if recording in used}
+        tables[name] = _restrict(table, kept)
+    tables["wav.scp"] = _restrict(wavs, used)
     tables.setdefault("utt2spk", {u: u for u in kept})  # as in Kaldi: without speakers, each utterance is its own
     tables["spk2utt"] = by_speaker(tables["utt2spk"])
     _replace(directory, {name: format_table(table) for name, table in tables.items()})
     return len(kept), total
 
 
+def _wavs_that_exist(directory: Path, wavs: dict[str, str]) -> dict[str, str]:
+    """Return the entries of wav.scp, {recording: source}, whose audio exists, and log how many were dropped."""
+    there = {recording: source for recording, source in wavs.items() if source and waveform.exists(source)}
+    lost = sorted(wavs.keys() - there.keys())
+    if lost:
+        log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
+    return there
+
+
+def _restrict(table: dict[str, str], keys: set[str]) -> dict[str, str]:
+    """Return the entries of a table whose key is in `keys`."""
+    return {key: value for key, value in table.items() if key in keys}
+
+
 def _by_utterance(speaker_lists: dict[str, str]) -> dict[str, str]:
     """Convert spk2utt {speaker: utterances separated by spaces} to utt2spk {utterance: speaker}."""
-    speakers = {}
+    speakers: dict[str, str] = {}
     for speaker, utts in speaker_lists.items():
         speakers |= dict.fromkeys(utts.split(), speaker)
     return speakers

@@ -10,6 +10,7 @@ from hfftools.audio import waveform
 from hfftools.corpora import mini
 from hfftools.data import datadir
 from hfftools.data.table import read_table
+from hfftools.data.validation import validate
 
 LIMIT = 4  # utterances a set
 PARTS = ("train", "dev", "test")
@@ -37,7 +38,7 @@ def test_the_same_corpus_is_made_each_time(corpora):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_set_is_valid_and_holds_speech_of_its_length(corpora, part):
-    assert datadir.validate(corpora[0] / part) == LIMIT
+    assert validate(corpora[0] / part) == LIMIT
     for u in datadir.read(corpora[0] / part):
         samples = waveform.load(u.source)
         assert len(samples) / 16000 == pytest.approx(u.duration_s, abs=1e-3)

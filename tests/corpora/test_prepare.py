@@ -10,6 +10,7 @@ from hfftools.audio.waveform import save
 from hfftools.corpora import an4
 from hfftools.corpora.prepare import prepare
 from hfftools.data import datadir
+from hfftools.data.validation import validate
 from hfftools.log import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
@@ -98,4 +99,4 @@ def test_a_corpus_that_cannot_be_had_is_one_line_with_the_place_for_it(tmp_path,
 def test_the_real_corpora(corpus, source, sets, tmp_path):
     prepare(corpus, REAL / source, tmp_path, None if corpus == "an4" else 40)
     for name, count in sets.items():
-        assert datadir.validate(tmp_path / name) == count
+        assert validate(tmp_path / name) == count

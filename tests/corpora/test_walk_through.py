@@ -13,6 +13,7 @@ import hfftools.corpora
 from hfftools.audio.waveform import save
 from hfftools.bin import prepare
 from hfftools.data import datadir
+from hfftools.data.validation import validate
 from hfftools.log import UserError
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -51,7 +52,7 @@ def test_the_walk_through_makes_a_corpus_that_is_prepared(ljspeech, source, tmp_
     run(monkeypatch, "ljspeech", "--source", source, "--out", tmp_path / "data", "--limit", 1, "text.case=upper")
     texts = {}
     for name in ("train", "dev", "test"):
-        assert datadir.validate(tmp_path / "data" / name) == 1
+        assert validate(tmp_path / "data" / name) == 1
         texts |= {utterance.id: utterance.text for utterance in datadir.read(tmp_path / "data" / name)}
     assert texts == dict.fromkeys(["lj-LJ003-0001", "lj-LJ002-0001", "lj-LJ001-0001"], "DOCTOR NO INDEED")
 

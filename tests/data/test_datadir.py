@@ -12,6 +12,7 @@ from hfftools.audio import waveform
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
+from hfftools.data.validation import validate
 from hfftools.log import UserError
 
 
@@ -21,7 +22,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_what_is_written_is_read_and_validates(tmp_path, folder, spoken):
     assert datadir.read(folder) == sorted(spoken, key=lambda u: u.id)
-    assert datadir.validate(folder) == len(spoken)
+    assert validate(folder) == len(spoken)
     before = contents(folder)
     datadir.write(folder, datadir.read(folder))
     assert contents(folder) == before
@@ -44,16 +45,16 @@ def test_segments_come_back(tmp_path, spoken):
     ]
     datadir.write(tmp_path / "set", made)
     assert datadir.read(tmp_path / "set") == made
-    assert datadir.validate(tmp_path / "set") == 3
+    assert validate(tmp_path / "set") == 3
     assert len(read_table(tmp_path / "set" / "wav.scp")) == 2
 
 
 def test_a_new_set_leaves_nothing_of_an_old_one(tmp_path, folder, spoken):
     source = spoken[0].source
     datadir.write(folder, [Utterance("a-1", "a", source, "x", 0.1, 0.3, 0.2)])
-    assert datadir.validate(folder) == 1
+    assert validate(folder) == 1
     datadir.write(folder, [Utterance("a-1", "a", source, None, duration_s=0.5)])
-    assert datadir.validate(folder, need_text=False) == 1
+    assert validate(folder, need_text=False) == 1
     assert datadir.read(folder, need_text=False)[0].end_s is None
     assert not (folder / "text").exists() and not (folder / "segments").exists()
 
@@ -88,7 +89,7 @@ def test_windows_files_tabs_and_byte_order_marks_read_alike(folder):
         text = "".join(line.replace(" ", " \t", 1) + "\r\n" for line in lines)
         path.write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert datadir.read(folder) == plain
-    assert datadir.validate(folder) == len(plain)
+    assert validate(folder) == len(plain)
 
 
 def test_tables_are_written_sorted_and_only_blanks_part_a_key_from_its_value(tmp_path):
@@ -133,13 +134,13 @@ def test_a_recording_is_opened_once_for_all_its_segments(tmp_path, spoken):
 
 
 def test_missing_directories_and_texts_are_named(tmp_path, folder, spoken):
-    for do in (datadir.read, datadir.validate):
+    for do in (datadir.read, validate):
         with pytest.raises(UserError, match="data directory .*nowhere does not exist"):
             do(tmp_path / "nowhere")
         (folder / "text").unlink(missing_ok=True)
         with pytest.raises(UserError, match="text is missing"):
             do(folder)
-    assert datadir.validate(folder, need_text=False) == len(datadir.read(folder, need_text=False)) == len(spoken)
+    assert validate(folder, need_text=False) == len(datadir.read(folder, need_text=False)) == len(spoken)
 
 
 def test_checking_a_directory_never_loads_torch(folder):

@@ -8,6 +8,7 @@ from hfftools.audio import waveform
 from hfftools.data import datadir, noise
 from hfftools.data.batch import Speech, plan
 from hfftools.data.perturb import Config, Perturb, speed
+from hfftools.data.validation import validate
 from hfftools.log import UserError
 
 SPEEDS = [0.8, 1.0, 1.25]
@@ -18,7 +19,7 @@ def test_copies_have_the_length_and_pitch_of_their_speed(tmp_path):
     waveform.save(wav, 0.5 * np.sin(2 * np.pi * 400 * np.arange(32000) / 16000))
     datadir.write(tmp_path / "train", [datadir.Utterance("s1-a", "s1", str(wav), "go", duration_s=2.0)])
     assert speed(tmp_path / "train", tmp_path / "train_sp", [0.8, 1.0, 1.25]) == 3
-    assert datadir.validate(tmp_path / "train_sp") == 3
+    assert validate(tmp_path / "train_sp") == 3
     copies = {u.id: u for u in datadir.read(tmp_path / "train_sp")}
     assert set(copies) == {"s1-a", "sp0.8-s1-a", "sp1.25-s1-a"} and {u.text for u in copies.values()} == {"go"}
     for utt, factor in (("sp0.8-s1-a", 0.8), ("sp1.25-s1-a", 1.25)):

@@ -7,6 +7,7 @@ import pytest
 from hfftools.data import datadir, repair
 from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
+from hfftools.data.validation import validate
 from hfftools.log import UserError
 
 
@@ -78,10 +79,10 @@ def test_harm_is_named_and_fixed(folder, harm, words, left):
     harm(folder)
     before = contents(folder)
     with pytest.raises(UserError, match=f"{folder}/{words}"):
-        datadir.validate(folder)
+        validate(folder)
     kept, total = repair.fix(folder)
     assert kept == left and total >= kept
-    assert datadir.validate(folder) == left
+    assert validate(folder) == left
     assert {u.speaker for u in datadir.read(folder)} == {"ann", "bob"}
     assert contents(folder / ".backup") == before
 
@@ -115,11 +116,11 @@ def test_bad_segments_are_named_and_dropped(tmp_path, line, words, spoken):
     datadir.write(folder, [Utterance(u, u[:3], source, "x", 0.0, 0.2, 0.2) for u in ("ann-1", "bob-1")])
     write_table(folder / "wav.scp", {"rec": source, "unused": source})
     write_table(folder / "segments", {"ann-1": "rec 0.1 0.2", "bob-1": line})
-    for check in (datadir.validate, datadir.read):
+    for check in (validate, datadir.read):
         with pytest.raises(UserError, match=f"{folder}/segments: .*{words}"):
             check(folder)
     assert repair.fix(folder) == (1, 2)
-    assert datadir.validate(folder) == 1 and list(read_table(folder / "wav.scp")) == ["rec"]
+    assert validate(folder) == 1 and list(read_table(folder / "wav.scp")) == ["rec"]
 
 
 def test_fix_leaves_files_of_other_names_alone(folder):
@@ -127,7 +128,7 @@ def test_fix_leaves_files_of_other_names_alone(folder):
     line_dropped("text", "ann-2")(folder)
     repair.fix(folder)
     assert (folder / "intent").read_text() == "ann-1 call\nann-2 call\n"
-    assert datadir.validate(folder) == 4
+    assert validate(folder) == 4
 
 
 def test_fix_never_empties_a_directory(folder):
@@ -140,7 +141,7 @@ def test_fix_never_empties_a_directory(folder):
 
 def test_fix_and_read_refuse_what_is_not_utf_8(folder):
     (folder / "text").write_bytes("ann-1 caf\xe9\n".encode("latin-1"))
-    for do in (datadir.read, datadir.validate, repair.fix):
+    for do in (datadir.read, validate, repair.fix):
         with pytest.raises(UserError, match="text is not UTF-8"):
             do(folder)
 
@@ -149,8 +150,8 @@ def test_speakers_must_be_prefixes(folder, spoken):
     write_table(folder / "utt2spk", {u: "one" for u in (s.id for s in spoken)})
     write_table(folder / "spk2utt", {"one": " ".join(sorted(s.id for s in spoken))})
     with pytest.raises(UserError, match="speaker 'one' is not a prefix of utterance 'ann-1'"):
-        datadir.validate(folder)
+        validate(folder)
     (folder / "utt2spk").unlink()
     (folder / "spk2utt").unlink()
     repair.fix(folder)  # as the message says
-    assert datadir.validate(folder) == len(spoken)
+    assert validate(folder) == len(spoken)
