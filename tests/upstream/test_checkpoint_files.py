@@ -83,7 +83,7 @@ def test_concurrent_downloads_are_one(server):
 
 def test_cut_short_or_absent_leaves_nothing(server, cache):
     server.files["/cut.pt"] = b"half", 8
-    for name, what in (("cut.pt", "4 of 8 bytes came"), ("none.pt", "404")):
+    for name, what in (("cut.pt", "4 of 8 bytes were received"), ("none.pt", "404")):
         with pytest.raises(UserError, match=what):
             fetch(f"{server.url}/{name}")
     assert files_in(cache) == []
