@@ -32,7 +32,7 @@ def first_batch(config, model, count=4):
 def test_one_step_moves_what_trains_and_nothing_else(options, fuse, head):
     model, config = build(options, f"fuse.name={fuse}", f"task.head={head}")
     model.train()
-    with torch.no_grad():  # off the zeros they are born with
+    with torch.no_grad():  # off the zeros that they start from
         for parameter in model.fuse.parameters():
             parameter += 0.05 * torch.randn_like(parameter)
     batch = first_batch(config, model)
@@ -61,7 +61,7 @@ def test_frozen_modules_stay_in_eval_mode(options):
     assert not any(module.training for module in model.upstream.modules())
 
 
-def test_hff_is_born_as_the_weighted_sum(options):
+def test_hff_starts_as_the_weighted_sum(options):
     batch = None
     streams = []
     for fuse in ("weighted_sum", "hff"):

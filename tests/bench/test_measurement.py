@@ -44,26 +44,26 @@ def test_made_up_units_and_labels_are_such_as_ctc_can_learn(encoder):
 
 
 @pytest.mark.parametrize("method", ["hff", "full"])
-def test_what_is_told_beforehand_is_what_training_then_tells(method, small, options, corpus, tmp_path):
+def test_the_forecast_equals_what_training_records(method, small, options, corpus, tmp_path):
     """Parameters and checkpoint to the byte; memory, of another batch, within reason."""
     exp = job.train(tmp_path / "exp", [conf_file("method", method)], [*options, "train.epochs=1"])
     used = json.loads(exp.resources.read_text())
-    told = measurement.measure(configure([conf_file("method", method)], small), 2.0, 2)
+    forecast = measurement.measure(configure([conf_file("method", method)], small), 2.0, 2)
     letters = (
         len(units.load(corpus / "units")) - measurement.UNITS
     )  # the head's last layer, and nothing else, has a row for each
     more = letters * (2 * 16 + 1)
-    assert used["parameters"]["head"] == told["parameters"].pop("head") + more
-    assert used["parameters"]["trainable"] == told["parameters"].pop("trainable") + more
-    assert told["parameters"].items() <= used["parameters"].items()
-    assert used["checkpoint_bytes"] == told["checkpoint_bytes"] + 4 * more
+    assert used["parameters"]["head"] == forecast["parameters"].pop("head") + more
+    assert used["parameters"]["trainable"] == forecast["parameters"].pop("trainable") + more
+    assert forecast["parameters"].items() <= used["parameters"].items()
+    assert used["checkpoint_bytes"] == forecast["checkpoint_bytes"] + 4 * more
     header = exp.final.stat().st_size - used["checkpoint_bytes"]
     assert 0 < header < 200 * len(exp.final.read_bytes().split(b'"dtype"'))
     assert used["steps_per_second"] == pytest.approx(used["steps"] / used["train_seconds"])
     assert used["audio_seconds_per_second"] == pytest.approx(used["audio_seconds"] / used["train_seconds"])
     for key in ("forward_flops_per_s", "backward_flops_per_s", "upstream_forward_flops_per_s"):
-        assert used[key] == pytest.approx(told[key], rel=0.35)  # padding, and the number of letters
-    assert 0 < told["peak_less_model_bytes"] < told["peak_bytes"]
+        assert used[key] == pytest.approx(forecast[key], rel=0.35)  # padding, and the number of letters
+    assert 0 < forecast["peak_less_model_bytes"] < forecast["peak_bytes"]
 
 
 def test_a_cached_run_leaves_out_the_upstream(small):
@@ -121,8 +121,8 @@ def test_tables_and_numbers():
     numbers = (None, 0, 0.01234, 1.234, 123.4, 12345.6)
     assert [three_digits(n) for n in numbers] == ["–", "0", "0.0123", "1.23", "123", "12,346"]
     counts = dict.fromkeys(("upstream", "inserted", "fuse", "head", "trainable_encoder", "upstream_total"), 0)
-    told = columns({"parameters": {**counts, "head": 1234567}})
-    assert told["head"] == "1,234,567" and told["% of upstream"] == told["peak MB"] == "–"
+    forecast = columns({"parameters": {**counts, "head": 1234567}})
+    assert forecast["head"] == "1,234,567" and forecast["% of upstream"] == forecast["peak MB"] == "–"
     lines = table([{"method": "a", "x": "1"}, {"method": "longer", "x": "22"}])
     assert lines == ["| method |   x |", "|--------|----:|", "| a      |   1 |", "| longer |  22 |"]
 

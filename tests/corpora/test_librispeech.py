@@ -18,7 +18,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "LibriSpeech"
 
 
 def chapter(folder: Path, speaker: int, number: int, audio: int, lines: int | None = None) -> None:
-    """A chapter with `audio` utterances and `lines` lines of transcript, as many where not told."""
+    """A chapter with `audio` utterances and `lines` lines of transcript, as many where not given."""
     folder = folder / str(speaker) / str(number)
     names = [f"{speaker}-{number}-{i:04d}" for i in range(lines or audio)]
     folder.mkdir(parents=True)

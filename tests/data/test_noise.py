@@ -59,7 +59,7 @@ def test_a_shorter_one_is_repeated_from_anywhere_in_it(tmp_path):
     parts = [noise.excerpt(recording, 20001, rng(seed)) for seed in range(5)]
     for part in parts:
         assert len(part) == 20001 and np.array_equal(part[:8000], part[8000:16000])
-        assert part[:8000].min() < -0.85 and part[:8000].max() > 0.85, "all of it is heard"
+        assert part[:8000].min() < -0.85 and part[:8000].max() > 0.85, "all of it is used"
     assert len({part[0] for part in parts}) == 5
 
 

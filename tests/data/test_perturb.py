@@ -50,7 +50,7 @@ def tones(tmp_path):
     ]
 
 
-def heard(data, batch_seconds, workers=0):
+def waveforms(data, batch_seconds, workers=0):
     """{utterance: samples} by way of batches."""
     waves = {}
     for batch in data.batches(plan(data.durations_s, batch_seconds, seed=3), workers):
@@ -66,15 +66,15 @@ def equal(a, b):
 def test_an_utterance_sounds_alike_in_any_batch_and_process_and_anew_in_each_epoch(tones):
     config = Config(speeds=SPEEDS, noise_share=0.5)
     data = Speech(tones, None, perturb=Perturb(config, seed=1))
-    first = heard(data.at(4), 3.0)
-    assert equal(first, heard(data.at(4), 30.0, workers=2))
-    part = heard(Speech(tones[5:7], None, perturb=Perturb(config, seed=1)).at(4), 3.0)
+    first = waveforms(data.at(4), 3.0)
+    assert equal(first, waveforms(data.at(4), 30.0, workers=2))
+    part = waveforms(Speech(tones[5:7], None, perturb=Perturb(config, seed=1)).at(4), 3.0)
     assert len(part) == 2 and equal(part, {utt: first[utt] for utt in part})
-    assert equal(heard(data.at(4), 3.0), first), "other epochs between change nothing"
+    assert equal(waveforms(data.at(4), 3.0), first), "other epochs between change nothing"
     for other in (data.at(5), Speech(tones, None, perturb=Perturb(config, seed=2)).at(4)):
-        waves = heard(other, 3.0)
+        waves = waveforms(other, 3.0)
         assert sum(torch.equal(waves[utt], first[utt]) for utt in first) <= 6
-    assert equal(heard(data, 3.0), heard(data.at(0), 3.0))
+    assert equal(waveforms(data, 3.0), waveforms(data.at(0), 3.0))
 
 
 def test_speed_changes_length_and_pitch_and_leaves_the_rate(tones):
@@ -82,7 +82,7 @@ def test_speed_changes_length_and_pitch_and_leaves_the_rate(tones):
     data = Speech(tones, None, perturb=perturb)
     drawn = set()
     for epoch in range(3):
-        waves = heard(data.at(epoch), 5.0)
+        waves = waveforms(data.at(epoch), 5.0)
         for utt, expected_s in zip(tones, data.at(epoch).durations_s, strict=True):
             factor = perturb.speed(utt.id, epoch)
             drawn.add(factor)
@@ -120,9 +120,9 @@ def test_noise_comes_in_its_share_at_ratios_from_the_range(tones, tmp_path, kind
             hiss = np.random.default_rng(0).standard_normal(int(16000 * seconds)) / 10
             waveform.save(tmp_path / "noise" / f"{seconds}.wav", hiss)
     perturb = Perturb(Config(noise_share=0.5, noise=place, snr_db=[5.0, 25.0]), seed=0)
-    clean, ratios_db, untouched = heard(Speech(tones, None), 9.0), [], 0
+    clean, ratios_db, untouched = waveforms(Speech(tones, None), 9.0), [], 0
     for epoch in range(10):
-        for utt, wav_N in heard(Speech(tones, None, perturb=perturb).at(epoch), 9.0).items():
+        for utt, wav_N in waveforms(Speech(tones, None, perturb=perturb).at(epoch), 9.0).items():
             added = (wav_N - clean[utt]).double()
             untouched += not added.any()
             if added.any():
@@ -151,7 +151,7 @@ def test_a_noise_file_that_goes_bad_is_one_line(tones, tmp_path, workers):
     data = Speech(tones, None, perturb=Perturb(Config(noise_share=1.0, noise=str(tmp_path / "noise")), seed=0))
     (tmp_path / "noise" / "hiss.wav").write_bytes(b"RIFF no audio")
     with pytest.raises(UserError) as caught:
-        heard(data, 5.0, workers)
+        waveforms(data, 5.0, workers)
     assert str(caught.value).startswith("perturb.noise: audio ") and "hiss.wav" in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -85,7 +85,7 @@ def test_a_language_model_decides_between_words_that_sound_alike(english, tmp_pa
     weights = {"lm": str(lm), "lexicon": str(lm), "word_score": 0.0}
     if english.encode("turn the light off")[:-2] == english.encode("turn the light on")[:-2]:
         assert best(english, mixed, lm_weight=1.0, **weights)[0].text == "turn the light on"
-    # the score is the sum over alignments, the model's and the bonus: told by the search at zero weight
+    # the score is the sum over alignments, the model's and the bonus: as the search gives it at zero weight
     text = "five five"
     log_probs = posteriors(english, text)
     plain = best(english, log_probs, lm_weight=0.0, **weights)[0]

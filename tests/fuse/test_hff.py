@@ -47,7 +47,7 @@ def test_bad_options_are_refused(wrong):
         hff.Fuse({0: 16, 1: 16}, hff.Config(**wrong))
 
 
-def test_of_two_widths_it_is_born_as_the_weighted_sum_of_the_first():
+def test_of_two_widths_it_starts_as_the_weighted_sum_of_the_first():
     dims = {0: 16, 1: 16, 3: 24, 4: 24}
     fuse = hff.Fuse(dims, hff.Config())
     hidden = {layer: torch.randn(2, 7, dim) for layer, dim in dims.items()}

@@ -1,4 +1,4 @@
-"""The other fusions: what each is at birth, its size, layers of two widths, and options that are refused."""
+"""The other fusions: the initial output of each, its size, layers of two widths, and options that are refused."""
 
 import pytest
 import torch
@@ -23,14 +23,14 @@ def count(module):
 
 @pytest.mark.parametrize("plug_in", [concat, grouped, weighted_sum], ids=lambda m: m.__name__.split(".")[-1])
 @pytest.mark.parametrize("layers", [[0, 1, 2], [2, 5, 6, 9], [0, 1, 2, 3, 4, 5, 6, 7]])
-def test_born_as_the_mean_of_the_layers(plug_in, layers):
+def test_initially_the_mean_of_the_layers(plug_in, layers):
     dims = dict.fromkeys(layers, 16)
     fuse, hidden = plug_in.Fuse(dims, plug_in.Config()), states(dims)
     x_BTF = fuse(hidden, LENS_B)
     assert fuse.out_dim == 16 and torch.allclose(x_BTF, torch.stack(list(hidden.values())).mean(0), atol=1e-6)
 
 
-def test_concat_of_two_widths_is_born_as_the_mean_of_the_first_and_trains_on_all():
+def test_concat_of_two_widths_starts_as_the_mean_of_the_first_and_trains_on_all():
     fuse, hidden = concat.Fuse(TWO, concat.Config()), states(TWO)
     x_BTF = fuse(hidden, LENS_B)
     assert torch.allclose(x_BTF, (hidden[0] + hidden[1]) / 2, atol=1e-6)
@@ -73,7 +73,7 @@ def test_l_adapters_take_layers_of_two_widths():
 
 
 @pytest.mark.parametrize("dims", [{3: 16}, dict.fromkeys(range(4), 16), TWO], ids=["one", "four", "two widths"])
-def test_the_ladder_is_born_as_the_last_layer_and_climbs_all(dims):
+def test_the_ladder_starts_as_the_last_layer_and_climbs_all(dims):
     fuse, hidden = ladder.Fuse(dims, ladder.Config()), states(dims)
     top = max(dims)
     assert fuse.out_dim == dims[top] and torch.equal(fuse(hidden, LENS_B), hidden[top])

@@ -67,7 +67,7 @@ CASES = cases()
 
 @pytest.fixture(scope="module")
 def train(corpus, encoder, spelled, tmp_path_factory):
-    """(upstream, options) -> an experiment as training leaves it, with weights of no use but far from those at birth."""
+    """(upstream, options) -> an experiment as training leaves it, with weights of no use but far from the initial ones."""
 
     def make(form, *options):
         exp = ExpDir(tmp_path_factory.mktemp("exported"))

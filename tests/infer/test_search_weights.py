@@ -43,8 +43,8 @@ def test_beam_has_a_folder_n_best_and_times_and_is_done_once(trained, tmp_path):
     lines = [line.split() for line in (folder / "ctm").read_text().splitlines()] if text else []
     for utt, channel, start, duration, _ in lines:
         assert channel == "1" and 0 <= float(start) and float(start) + float(duration) <= durations[utt] + 0.05
-    heard = {utt: " ".join(line[4] for line in lines if line[0] == utt) for utt in text}
-    assert heard == text
+    recognised = {utt: " ".join(line[4] for line in lines if line[0] == utt) for utt in text}
+    assert recognised == text
     _, plots = report([trained.root], tmp_path / "RESULTS.md", "title")
     assert {"error_vs_cost_test.png", "error_vs_cost_test_beam.png"} <= {plot.path.name for plot in plots}
 

@@ -23,7 +23,7 @@ from hfftools.train import job
 
 @pytest.fixture(scope="module")
 def trained(corpus, encoder, tmp_path_factory):
-    root = tmp_path_factory.mktemp("heard") / "exp"
+    root = tmp_path_factory.mktemp("transcribed") / "exp"
     options = [
         f"upstream={encoder}", f"data.train={corpus}/train", f"data.dev={corpus}/dev", f"data.test=[{corpus}/test]",
         f"data.units={corpus}/units", "data.batch_seconds=12", "task.head=linear", "train.epochs=3", "data.workers=0",

@@ -106,7 +106,7 @@ def test_every_phone_and_word_is_there_in_order_and_inside_the_utterance(aligned
 
 
 def frames(spans: list[Span], duration_s: float) -> list[str]:
-    """What is heard at the middle of every 20 ms; "" for silence."""
+    """Return the label at the middle of every 20 ms; "" for silence."""
     at_s = np.arange(0.01, duration_s, 0.02)
     return [next((s.label for s in spans if s.start_s <= t < s.end_s), "") for t in at_s]
 

@@ -71,7 +71,7 @@ def plain():
     return figures(looks())
 
 
-def test_layers_are_told_apart(plain):
+def test_layers_are_distinguished(plain):
     rows, more = plain
     assert [row["layer"] for row in rows] == LAYERS and json.loads(json.dumps(plain)) == [rows, more]
     low, middle, high = rows

@@ -86,7 +86,7 @@ def test_interval_and_improvement_agree_with_the_normal_approximation():
     assert found.p == pytest.approx(two_sided, abs=0.03)
 
 
-def test_systems_that_are_alike_are_told_apart_in_one_of_twenty():
+def test_equally_good_systems_differ_significantly_in_one_of_twenty():
     """Errors that hang together by utterance, as those of two systems do; 1000 sets of 100 utterances."""
     rng = np.random.default_rng(2)
     alarms, left_out = 0, 0

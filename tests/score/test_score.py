@@ -261,7 +261,7 @@ def test_the_interval_over_speakers_is_wider_where_errors_cluster_by_speaker(tmp
         assert (found.speaker_low is not None) == there and found.speakers == len({utt[0] for utt in utts})
 
 
-def test_marks_hidden_letters_and_lookalikes_can_be_told_apart(tmp_path):
+def test_marks_hidden_letters_and_lookalikes_are_distinguishable(tmp_path):
     refs = {"a-1": "e\u0301a", "a-2": "हिन्दी", "a-3": "می\u200cخواهم را", "a-4": "\u00e9"}
     hyps = {"a-1": "ea", "a-2": "हन्दी", "a-3": "میخواهم را", "a-4": "e\u0301"}
     folder = decode_dir(tmp_path, refs, hyps)

@@ -163,14 +163,14 @@ def test_bf16_autocast_trains(here, tmp_path, head):
     assert ExpDir(exp.root).final.exists()
 
 
-def test_its_costs_are_told_before_training(here, tmp_path):
+def test_its_costs_are_reported_before_training(here, tmp_path):
     exp = job.train(tmp_path / "exp", [], [*here, "train.epochs=1"])
     used = json.loads(exp.resources.read_text())
-    told = measurement.measure(
+    forecast = measurement.measure(
         configure([], here), 2.0, 2
     )  # in a process of its own, whose memory nothing has grown before
-    assert told["parameters"]["trainable_encoder"] == used["parameters"]["trainable_encoder"]
-    assert told["forward_flops_per_s"] > 0 and told["peak_less_model_bytes"] > 0
+    assert forecast["parameters"]["trainable_encoder"] == used["parameters"]["trainable_encoder"]
+    assert forecast["forward_flops_per_s"] > 0 and forecast["peak_less_model_bytes"] > 0
 
 
 def test_the_joiner_is_counted_and_in_parts_twice(here):

@@ -1,4 +1,4 @@
-"""Training in two processes of torchrun, on the CPU: the weights of one, killed or not; an error is told once."""
+"""Training in two processes of torchrun, on the CPU: the weights of one, killed or not; an error is reported once."""
 
 import json
 import os
@@ -43,9 +43,9 @@ def test_two_processes_have_the_weights_of_one_though_they_are_killed(options, t
     assert process.returncode != 0
     assert exp.state.exists() and not exp.final.exists()
     process = start(*command)
-    told = process.communicate()[1]
-    assert process.returncode == 0, told
-    assert "resuming at epoch" in told and told.count("average of epochs") == told.count("wrote ") == 1
+    report = process.communicate()[1]
+    assert process.returncode == 0, report
+    assert "resuming at epoch" in report and report.count("average of epochs") == report.count("wrote ") == 1
     spent = [json.loads(e.resources.read_text()) for e in (whole, exp)]
     assert spent[1]["audio_seconds"] == pytest.approx(spent[0]["audio_seconds"]) and spent[1]["processes"] == 2
     one, two = checkpoint.read(whole.final)[0], checkpoint.read(exp.final)[0]
@@ -59,7 +59,7 @@ def test_two_processes_have_the_weights_of_one_though_they_are_killed(options, t
     assert len(list(exp.tensorboard.iterdir())) <= 2, "one file a call: only the first process writes"
 
 
-def test_an_error_of_the_second_process_is_told_once_and_ends_both(options, corpus, tmp_path):
+def test_an_error_of_the_second_process_is_reported_once_and_ends_both(options, corpus, tmp_path):
     data = tmp_path / "train"
     shutil.copytree(corpus / "train", data)
     (tmp_path / "bad.wav").write_bytes(b"RIFF no audio")
@@ -67,10 +67,10 @@ def test_an_error_of_the_second_process_is_told_once_and_ends_both(options, corp
     (data / "wav.scp").write_text("".join(f"{line.split()[0]} {tmp_path}/bad.wav\n" for line in lines))
     more = ["train.accumulate=2", "train.epochs=1", f"data.train={data}"]
     process = start("-m", "hfftools.bin.train", tmp_path / "exp", *options, *more)
-    told = process.communicate()[1]
+    report = process.communicate()[1]
     assert process.returncode != 0
-    assert told.count("error: audio") == 1 and "Error" not in told.partition("torch/distributed")[0]
-    assert any(f"{tmp_path}/bad.wav" in line for line in told.splitlines()[-4:]), "torchrun's report ends with it"
+    assert report.count("error: audio") == 1 and "Error" not in report.partition("torch/distributed")[0]
+    assert any(f"{tmp_path}/bad.wav" in line for line in report.splitlines()[-4:]), "torchrun's report ends with it"
 
 
 def test_a_step_that_cannot_be_dealt_evenly_is_refused(options, tmp_path, monkeypatch):
@@ -104,8 +104,8 @@ with dist.join():
 def test_shares_sums_and_gradients(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     process = start(tmp_path / "script.py")
-    told = process.communicate()[1]
-    assert process.returncode == 0, told
+    report = process.communicate()[1]
+    assert process.returncode == 0, report
 
 
 def test_alone_nothing_is_shared():

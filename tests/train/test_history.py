@@ -49,12 +49,12 @@ def chinese(letter: str) -> str:
 
 
 def few_right(texts: dict[str, str]) -> dict[str, str]:
-    """Half the utterances heard without an error, the others not at all: as many words wrong as characters."""
+    """Half of the utterances recognised without an error, the others not at all: as many words wrong as characters."""
     return {utt: text * (place % 2) for place, (utt, text) in enumerate(texts.items())}
 
 
 def nearly_right(texts: dict[str, str]) -> dict[str, str]:
-    """The last character of each word heard wrong: all words wrong, few characters."""
+    """The last character of each word recognised wrong: all words wrong, few characters."""
     return {utt: " ".join(f"{word[:-1]}?" for word in text.split()) for utt, text in texts.items()}
 
 
@@ -64,8 +64,8 @@ def test_epochs_and_search_weights_are_chosen_by_what_the_dev_set_can_tell(
 ):
     metric, other = ("wer", "cer") if best == 0 else ("cer", "wer")
     texts = {u.id: u.text for u in datadir.read(tmp_path / "dev")}
-    heard = [few_right(texts), nearly_right(texts)]
-    script = iter([*heard, heard[best]])  # two epochs, and the final model
+    recognised = [few_right(texts), nearly_right(texts)]
+    script = iter([*recognised, recognised[best]])  # two epochs, and the final model
     monkeypatch.setattr(evaluate, "transcribe", lambda *_, **__: (next(script), 1.0))
     exp = job.train(tmp_path / "exp", [], [*options, *spoken, "train.average=1"])
     history, used = read_json_lines(exp.history), json.loads(exp.resources.read_text())
@@ -80,7 +80,7 @@ def test_epochs_and_search_weights_are_chosen_by_what_the_dev_set_can_tell(
 
     monkeypatch.setattr(search_weights, "LM_WEIGHTS", (0.3, 0.6))
     monkeypatch.setattr(search_weights, "WORD_SCORES", (0.0,))
-    read = [{utt: [SimpleNamespace(text=text)] for utt, text in hyps.items()} for hyps in heard]
+    read = [{utt: [SimpleNamespace(text=text)] for utt, text in hyps.items()} for hyps in recognised]
     monkeypatch.setattr(evaluate, "recognise", lambda *_: read)
     (tmp_path / "lm").write_text("no model: its readings are made up")
     search = Search("beam", beam_size=2, lm=str(tmp_path / "lm"), lexicon=None)

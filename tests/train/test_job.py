@@ -98,25 +98,27 @@ def test_cached_states_give_the_run_that_waveforms_give(options, corpus, encoder
         train(tmp_path / "stale", options, f"data.features={tmp_path}/feats")
 
 
-def test_perturbed_speech_is_heard_in_training_alone_and_not_from_a_cache(
+def test_speech_is_perturbed_in_training_alone_and_not_from_a_cache(
     options, corpus, encoder, tmp_path, caplog, monkeypatch
 ):
     extract(
         str(encoder), [f"{corpus}/{s}" for s in ("train", "dev")], tmp_path / "feats", "all", 30.0, device_of("cpu")
     )
-    heard, change = set(), Perturb.__call__
-    monkeypatch.setattr(Perturb, "__call__", lambda self, wav, utt, n: heard.add((utt, n)) or change(self, wav, utt, n))
+    perturbed, change = set(), Perturb.__call__
+    monkeypatch.setattr(
+        Perturb, "__call__", lambda self, wav, utt, n: perturbed.add((utt, n)) or change(self, wav, utt, n)
+    )
     changed = ["perturb.speeds=[0.7,0.8]", "perturb.noise_share=1"]
     plain, live = train(tmp_path / "plain", options), train(tmp_path / "live", options, *changed)
     monkeypatch.setattr(logging.getLogger("hff"), "propagate", True)
     kept = train(tmp_path / "kept", options, *changed, f"data.features={tmp_path}/feats")
     assert sum("perturb changes the training speech" in line for line in caplog.messages) == 1
-    assert heard == {(utt.id, epoch) for utt in datadir.read(corpus / "train") for epoch in (0, 1)}
+    assert perturbed == {(utt.id, epoch) for utt in datadir.read(corpus / "train") for epoch in (0, 1)}
     losses = [[r["loss"] for r in read_json_lines(exp.history)] for exp in (plain, live, kept)]
     assert losses[0] != losses[1] == losses[2]
     used = [json.loads(exp.resources.read_text()) for exp in (plain, live, kept)]
     assert not used[2]["cached"]
-    assert 1.25 < used[1]["audio_seconds"] / used[0]["audio_seconds"] < 1.43, "seconds as they are heard"
+    assert 1.25 < used[1]["audio_seconds"] / used[0]["audio_seconds"] < 1.43, "seconds of the perturbed speech"
     assert used[1]["steps"] > used[0]["steps"], "batches are planned by them too"
 
 

@@ -52,7 +52,7 @@ TUNES = {name: small(name) for name in plugin_names("tune") if name != "frozen"}
     "prefix_shared": ["tune.name=prefix", "tune.length=3", "tune.shared=true"],
 }
 NORM_FIRST = ("wav2vec2_large", "wavlm_large", "hf_wav2vec2_large")
-NOT_BORN_AS_IT = {  # their docstrings say why
+CHANGES_AT_FIRST = {  # their docstrings say why
     "prefix": FORMS,
     "prefix_shared": FORMS,
     "adapter_bias_wide": NORM_FIRST,
@@ -99,7 +99,7 @@ def build(options, upstreams):
 
 
 def nudge(model):
-    """Off the zeros that factors are born with, the same for all calls."""
+    """Off the zeros that factors start from, the same for all calls."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -114,13 +114,13 @@ def states(upstream, data, rows):
 
 
 @pytest.mark.parametrize("tune, form", GRID)
-def test_born_as_the_upstream_it_is_put_in(build, tune, form):
+def test_initially_the_output_of_the_upstream_is_unchanged(build, tune, form):
     model, data, upstream = build(form, *TUNES[tune])
     now, lens_B = states(model.eval().upstream, data, [0, 1, 2])
     before, lens_before_B = states(upstream, data, [0, 1, 2])
     assert torch.equal(lens_B, lens_before_B) and now.keys() == before.keys()
     same = all((now[layer] - h).abs().max() < 1e-5 for layer, h in before.items())
-    assert same == (form not in NOT_BORN_AS_IT.get(tune, ()))
+    assert same == (form not in CHANGES_AT_FIRST.get(tune, ()))
 
 
 def one_step(model, data, upstream, rotary):

@@ -143,6 +143,6 @@ def test_an_interrupted_caller_takes_its_slurm_jobs_along(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("sbatch") is not None, reason="this machine has Slurm")
-def test_without_slurm_the_mend_is_named(tmp_path):
+def test_without_slurm_the_message_says_how_to_fix_it(tmp_path):
     done = shell(tmp_path, "slurm.sh", "x.log", "true")
     assert done.returncode == 1 and "set cmd_backend=local in cmd.sh" in done.stderr

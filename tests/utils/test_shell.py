@@ -218,21 +218,21 @@ def test_a_training_that_fails_is_named_and_the_others_are_done(stages):
     assert stages("local", methods="bad hff").returncode == 3
 
 
-def told(done, command):
+def commands_of(done, command):
     assert done.returncode == 0, done.stderr
     return [line.partition(f"{command} ")[2] for line in done.stdout.splitlines()]
 
 
 def test_each_search_has_its_decodes_with_the_test_sets_of_now(stages):
     options = {"searches": "greedy beam beam_lm", "seeds": "1", "what": "decode_methods"}
-    here = told(stages("local", **options), "hff-decode")
+    here = commands_of(stages("local", **options), "hff-decode")
     sets, lm = "--data data/a --data data/b", "search.lm=data/lm_train/lm.arpa"
     assert here == [f"exp/lora exp/fusion {sets}{how}" for how in ("", " search.name=beam", f" search.name=beam {lm}")]
     assert stages("elsewhere", **options).returncode == 0
     jobs = (stages.folder / "exp" / "log" / "decode.list").read_text().splitlines()
     assert len(jobs) == 6 and jobs[5].split() == ["hff-decode", "exp/fusion", *sets.split(), "search.name=beam", lm]
     (mine := stages.folder / "mine.arpa").touch()
-    (other,) = told(stages("local", **{**options, "searches": "beam_lm", "lm": str(mine)}), "hff-decode")
+    (other,) = commands_of(stages("local", **{**options, "searches": "beam_lm", "lm": str(mine)}), "hff-decode")
     assert other.endswith(f"search.lm={mine} search.tag=beam_lm_mine")
 
 
@@ -246,8 +246,8 @@ def test_each_search_has_its_decodes_with_the_test_sets_of_now(stages):
 )
 def test_a_language_model_is_made_where_a_search_needs_it(stages, lm, command):
     options = {"what": "make_lm", "lm": lm, "lm_names": "3-gram 4-gram", "units": "my_units"}
-    assert told(stages("local", searches="greedy beam_lm", **options), "hff-lm") == [command]
-    assert told(stages("local", searches="greedy beam", **options), "hff-lm") == []
+    assert commands_of(stages("local", searches="greedy beam_lm", **options), "hff-lm") == [command]
+    assert commands_of(stages("local", searches="greedy beam", **options), "hff-lm") == []
 
 
 @pytest.mark.parametrize(
