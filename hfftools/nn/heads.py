@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hfftools.config import OptionError, at_least, one_of, share_below_one
@@ -31,13 +32,41 @@ class BlstmHead(nn.Module):
         self.dropout, self.out = nn.Dropout(dropout), nn.Linear(2 * dim, units)
 
     def forward(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
-        # packed, so that the backward direction starts at the last valid frame and not in the padding; a length of 0,
-        # which packing refuses, counts as one frame, whose output nobody reads
-        packed = nn.utils.rnn.pack_padded_sequence(
-            self.norm(x_BTF), lens_B.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
-        )
+        # a length of 0, which packing refuses, counts as one frame, whose output nobody reads
+        x_BTF, lens_B = self.norm(x_BTF), lens_B.clamp(min=1)
+        if x_BTF.device.type == "cpu" and not torch.jit.is_tracing():
+            return self.out(self.dropout(self._padded(x_BTF, lens_B)))
+        # packed, so that the backward direction starts at the last valid frame and not in the padding
+        packed = nn.utils.rnn.pack_padded_sequence(x_BTF, lens_B.cpu(), batch_first=True, enforce_sorted=False)
         y_BTH, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], True, total_length=x_BTF.shape[1])
         return self.out(self.dropout(y_BTH))
+
+    def _padded(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
+        """Return what the LSTM gives for valid frames, [B, T, 2 cells], without packing.
+
+        oneDNN runs padded sequences 1.6 to 2.2 times as fast as torch runs packed ones. The backward direction reads each
+        utterance reversed within its own length, so that padding comes last in both directions and reaches no valid frame.
+        """
+        at_T = torch.arange(x_BTF.shape[1])
+        mirror_BT1 = torch.where(at_T < lens_B[:, None], lens_B[:, None] - 1 - at_T, at_T)[:, :, None]
+        weights, layers = self.lstm._flat_weights, self.lstm.num_layers
+        # oneDNN has no bfloat16 LSTM on processors without AVX-512; packed sequences are in single precision too
+        with torch.autocast("cpu", enabled=False):
+            x_BTF = x_BTF.float()
+            state_1BH = x_BTF.new_zeros(1, len(x_BTF), self.lstm.hidden_size)
+            for layer in range(layers):
+                ways = []
+                for x, start in ((x_BTF, 8 * layer), (_gather(x_BTF, mirror_BT1), 8 * layer + 4)):
+                    way = weights[start : start + 4]  # into the gates, from the state, and their biases
+                    ways.append(torch.lstm(x, (state_1BH, state_1BH), way, True, 1, 0.0, self.training, False, True)[0])
+                x_BTF = torch.cat([ways[0], _gather(ways[1], mirror_BT1)], dim=-1)
+                if layer + 1 < layers:
+                    x_BTF = nn.functional.dropout(x_BTF, self.lstm.dropout, self.training)
+        return x_BTF
+
+
+def _gather(x_BTF: Tensor, at_BT1: Tensor) -> Tensor:
+    return x_BTF.gather(1, at_BT1.expand_as(x_BTF))
 
 
 class ConformerHead(nn.Module):
