@@ -113,12 +113,18 @@ class PhoneFrames(_EveryFrame):
         ids = {phone: id for id, phone in enumerate(self.inventory)}
         self.facts = {"phones": len(inventory)}
         self._spans = {utt: [(a, b, ids.get(p, -1)) for a, b, p in spans] for utt, spans in frames.items()}
+        self._last: tuple[Batch | None, Tensor] = (None, torch.empty(0))  # a batch and its classes
 
     def head(self, dim: int) -> nn.Module:
         return LinearHead(dim, len(self.inventory))
 
     def _labels(self, batch: Batch, lens_B: Tensor) -> Tensor:
         """Classes [B, T]; -1, which no classifier answers, for a phone outside the inventory, -100 beyond the end."""
+        if self._last[0] is not batch:  # every layer asks for the classes of the same batch
+            self._last = (batch, self._classes(batch, lens_B))
+        return self._last[1]
+
+    def _classes(self, batch: Batch, lens_B: Tensor) -> Tensor:
         labels_BT = torch.full((len(batch.ids), int(lens_B.max())), -100)
         for row, (utt, length) in enumerate(zip(batch.ids, lens_B.tolist(), strict=True)):
             if utt in self._spans:

@@ -50,6 +50,17 @@ def test_frames_of_a_phone_have_its_class_and_the_rest_are_silence():
     assert "x" not in question.read(known, lens_B[:1], batch("x"))
 
 
+def test_each_batch_has_classes_of_its_own_and_layers_share_them(monkeypatch):
+    question, lens_B, right = PhoneFrames({"a": [(0, 2, "k")], "b": []}, ["k"]), torch.tensor([2]), one_hot([1, 1], 2)
+    one, other, made = batch("a"), batch("b"), []
+    classes = question._classes
+    monkeypatch.setattr(question, "_classes", lambda *given: made.append(given) or classes(*given))
+    for _ in range(3):  # layers
+        assert question.read(right[None], lens_B, one) == {"a": (2, 2)}
+    assert question.read(right[None], lens_B, other) == {"b": (0, 2)}
+    assert len(made) == 2
+
+
 def test_padding_changes_neither_loss_nor_answers_of_frames():
     question = PhoneFrames({"a": [(1, 3, "k")], "b": [(0, 2, "k")]}, ["k"])
     scores, lens_B = torch.randn(2, 6, 2), torch.tensor([4, 6])
