@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hfftools.config import plugin, plugin_names
-from hfftools.data.batch import Batch
+from hfftools.data.batch import Batch, Targets
 from hfftools.data.spec_augment import Config as AugmentConfig
 from hfftools.data.spec_augment import Masking, mask_spans, spec_augment
 from hfftools.log import UserError, require
-from hfftools.text.units import Units
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import parse
@@ -62,7 +61,7 @@ def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
 class Model(nn.Module):
     """Upstream, fusion and task as one module. `requires_grad` is the only truth about what is trained."""
 
-    def __init__(self, config: Config, units: Units, upstream: Upstream | None = None):
+    def __init__(self, config: Config, targets: Targets, upstream: Upstream | None = None):
         super().__init__()
         source = check(config)
         self.upstream = upstream if upstream is not None else source.load()
@@ -83,7 +82,7 @@ class Model(nn.Module):
                 parameter.data = parameter.data.clone()  # other views of this upstream share the tensor
         self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
         self.fuse = build_fusion(self.dims, config.fuse)
-        self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, units, config.task)
+        self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, targets, config.task)
         self.augment, self.mask = config.augment, config.mask
         self.held = False
 
@@ -148,9 +147,9 @@ class Model(nn.Module):
         return self.task.loss(lambda b: self.encode(b, seeds), batch)
 
     @torch.no_grad()
-    def decode(self, batch: Batch) -> list[str]:
-        """Return a hypothesis for each utterance."""
-        return self.task.decode(*self.encode(batch))
+    def predict(self, batch: Batch) -> list:
+        """Return the task's prediction for each utterance: its text, of a task that recognises speech."""
+        return self.task.predict(*self.encode(batch))
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
         """Return the trainable parameters by part: upstream (its own), inserted (grafted into it), fuse, head."""

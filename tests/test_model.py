@@ -123,7 +123,7 @@ def test_saved_and_loaded_it_gives_the_same_hypotheses(options, fuse, tmp_path):
     assert not torch.equal(model.task.log_probs(*model.encode(batch)), other.task.log_probs(*other.encode(batch)))
     checkpoint.load(path, other)
     assert torch.equal(model.task.log_probs(*model.encode(batch)), other.task.log_probs(*other.encode(batch)))
-    assert model.decode(batch) == other.decode(batch)
+    assert model.predict(batch) == other.predict(batch)
     tensors, info = checkpoint.read(path)
     assert {n.split(".")[0] for n in tensors} <= {"fuse", "task"} and info["upstream_hash"] == model.upstream.hash
 

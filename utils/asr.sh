@@ -20,18 +20,16 @@ units) lm_file=data/lm_${units##*/}/lm.arpa ;;
     fi
     ;;
 esac
+offered=greedy # what every task offers
+if [ "${searches}" != greedy ]; then offered=$(hff-decode --searches "${train_config}"); fi
 for search in ${searches:-''}; do
-    case ${search} in
-    greedy | beam) ;;
-    beam_lm)
-        if grep -q asr_transducer "${train_config}"; then
-            _options_die "--searches: the search of a transducer uses no language model; set --searches 'greedy beam'"
-        elif [ "${stage}" -gt 1 ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ] && [ ! -f "${lm_file}" ]; then
+    if [[ " ${offered} " != *" ${search} "* ]]; then
+        _options_die "--searches: '${search}' is not one of ${offered}, which the task of ${train_config} offers"
+    elif [ "${search}" = beam_lm ]; then
+        if [ "${stage}" -gt 1 ] && [ "${stage}" -le 5 ] && [ "${stop_stage}" -ge 5 ] && [ ! -f "${lm_file}" ]; then
             _options_die "--lm ${lm}: ${lm_file} is missing; run stage 1 with this option first"
         fi
-        ;;
-    *) _options_die "--searches: '${search}' is not one of greedy, beam, beam_lm" ;;
-    esac
+    fi
 done
 
 job() { # LOG COMMAND...: run it here, with its progress bar, or through ${cmd}, with its output in LOG

@@ -4,7 +4,6 @@
 Run `python utils/options_page.py` after a change of an option; tests/test_show.py fails while the page is out of date.
 """
 
-import pkgutil
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -43,8 +42,7 @@ def page() -> str:
         parts.append(_section(f"## {command}", show(config)))
     for room, meaning in ROOMS.items():
         parts.append(f"## {room}: {meaning}\n")
-        package = import_module(f"hfftools.{room}")
-        for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+        for name in plugin_names(room):
             config = import_module(f"hfftools.{room}.{name}").Config()
             parts.append(_section(f"### {room}.name={name}", show(config)))
     parts.append("## hff-prepare: corpora with options of their own\n")

@@ -12,17 +12,18 @@ from hfftools.cli import add_show, command_parser, run_main
 
 def main() -> None:
     parser = command_parser("hff-decode", __doc__)
-    parser.add_argument(
-        "args", nargs="*", metavar="exp | key=value", help="experiments, search.… and options that change no result"
-    )
-    parser.add_argument(
-        "--data", action="append", default=[], help="data directory; the experiment's own where not given"
-    )
+    parser.add_argument("args", nargs="*", metavar="exp | key=value", help="experiments, search.… and harmless options")
+    parser.add_argument("--data", action="append", default=[], help="data directory; without, those of the experiment")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file with a part `search`")
     parser.add_argument("--choose", type=Path, help="table of `utterance experiment`: which experiment decodes which")
     parser.add_argument("--out", type=Path, help="folder for what is decoded with --choose, a folder a set in it")
     add_show(parser)
+    parser.add_argument("--searches", type=Path, help="training configuration: print the searches that its task offers")
     args = parser.parse_intermixed_args()
+    if args.searches:
+        from hfftools.infer.search_weights import offered
+
+        return print(*offered(args.searches))
     if (args.choose is None) != (args.out is None) or args.choose and not args.data:
         parser.error("--choose, --out and --data go together")
     roots = [Path(word) for word in args.args if "=" not in word]
@@ -38,8 +39,7 @@ def main() -> None:
     from hfftools.show import show
 
     if args.show:
-        print(show(Root(configure(args.config, searching))), end="")
-        return
+        return print(show(Root(configure(args.config, searching))), end="")
     setup_logging()
     if args.choose:
         folders = decode_chosen(roots, args.choose, args.data, args.out, overrides)
@@ -49,7 +49,7 @@ def main() -> None:
     for folder in folders:
         for score in read_scores(folder).values():
             print(score.line(folder))
-        print(f"wrote {folder}/text")
+        print(f"wrote {folder}")
 
 
 def cli() -> None:

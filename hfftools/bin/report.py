@@ -29,7 +29,7 @@ def main() -> None:
     print("\nwrote " + "\n      ".join(str(path) for path in [args.out, *pictures]))
     drawn = sum(1 for exp in args.exp for _ in ExpDir(exp).images.glob("*.png"))
     if drawn:
-        print(f"{drawn} pictures of training (loss, WER, layer weights) are in each experiment's images/")
+        print(f"{drawn} pictures of training (loss, metric, layer weights) are in each experiment's images/")
 
 
 def cli() -> None:

@@ -8,6 +8,7 @@ Axes: B utterances, N samples, T frames, D features, L units of a transcript.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
 
@@ -21,7 +22,6 @@ from hfftools.audio import waveform
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Perturb
 from hfftools.log import UserError
-from hfftools.text.units import Units
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,23 @@ class StateReader(Protocol):
         """Return {layer: h [T, D] float32} of one utterance."""
 
 
+class Targets(Protocol):
+    """Define what a task can predict: the units of a recogniser (text/units.py), the labels of a classifier."""
+
+    digest: str  # identifies them
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of an utterance's reference."""
+
+    def unknown(self, text: str) -> list[str]:
+        """Return what of an utterance's reference cannot be predicted, each part once."""
+
+    def save(self, folder: Path | str) -> None:
+        """Write the folder that the task's `load_targets` reads."""
+
+
 class Speech(Dataset):
-    """Provide utterances with their target units; read hidden states from `cache`, if given, instead of the audio.
+    """Provide utterances with the ids of their targets; read hidden states from `cache`, if given, instead of the audio.
 
     With `perturb`, audio is perturbed as in one epoch of training: epoch 0, or the epoch passed to `at`.
     """
@@ -115,14 +130,14 @@ class Speech(Dataset):
     def __init__(
         self,
         utterances: list[Utterance],
-        units: Units | None,
+        targets: Targets | None,
         cache: StateReader | None = None,
         layers: Sequence[int] = (),
         perturb: Perturb | None = None,
     ):
         assert cache is None or perturb is None, "cached states are those of unperturbed speech"
         self.utterances, self.cache, self.layers, self.perturb = utterances, cache, list(layers), perturb
-        self.targets = [units.encode(u.text) if units and u.text is not None else [] for u in utterances]
+        self.targets = [targets.encode(u.text) if targets and u.text is not None else [] for u in utterances]
         self._set_epoch(0)
 
     def _set_epoch(self, epoch: int) -> None:

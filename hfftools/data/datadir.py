@@ -22,14 +22,16 @@ class Utterance:
     id: str
     speaker: str
     source: str  # a path, or a command that ends in "|", as in wav.scp
-    text: str | None = None  # None where the set has no transcripts
+    text: str | None = None  # or another reference, such as a label; None where the set has none
     start_s: float = 0.0
     end_s: float | None = None  # None: to the end of the recording
     duration_s: float = 0.0
 
 
-def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
+def read(directory: Path | str, need_text: bool = True, reference: str = "text") -> list[Utterance]:
     """Return the utterances of a data directory in C-locale order; transcript words are separated by single spaces.
+
+    With another `reference`, the name of a file in the directory, their `text` is what that file says, such as a label.
 
     Durations come from utt2dur or segments; if neither gives one, the audio header is read, once per recording.
     Raise UserError with the file and the first affected utterance if the directory is invalid.
@@ -41,11 +43,11 @@ def read(directory: Path | str, need_text: bool = True) -> list[Utterance]:
     spans = read_spans(directory, wavs)
     if not spans:
         raise UserError(f"{directory}/{_base(directory)} is empty")
-    texts = _optional(directory, "text", value_required=False)
+    texts = _optional(directory, reference, value_required=False)
     if texts is None and need_text:
-        raise UserError(f"{directory}/text is missing")
+        raise UserError(f"{directory}/{reference} is missing")
     speakers = _optional(directory, "utt2spk")
-    for name, table in (("text", texts), ("utt2spk", speakers)):
+    for name, table in ((reference, texts), ("utt2spk", speakers)):
         if table is not None:
             check_ids(directory, name, spans, table)
     durations = _durations(directory, spans, wavs)

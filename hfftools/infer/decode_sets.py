@@ -1,68 +1,84 @@
-"""Trained experiments and data directories in, hypotheses and their scores out; experiments of one upstream share it."""
+"""Decode data directories with trained experiments into predictions and scores; experiments of one upstream share it."""
 
 import json
-import shutil
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hfftools import score
+from hfftools.config import plugin
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
-from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import Search
-from hfftools.expdir import ExpDir, write_json, write_text
+from hfftools.expdir import ExpDir, write_json
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
-from hfftools.log import UserError, log
-from hfftools.text.units import Units
-from hfftools.text.units import load as load_units
+from hfftools.log import UserError, log, require
+from hfftools.model import Model
+from hfftools.task.base import Recognition, Task
 from hfftools.train import checkpoint, evaluate, experiment
+from hfftools.train.config import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """Hold what decoding needs to know of one experiment."""
+
+    exp: ExpDir
+    config: Config
+    checkpoint: str  # digest
+    search: Search  # with the weights as they were given
+
+    @property
+    def task(self) -> type[Task]:
+        return experiment.task_of(self.config)
 
 
 def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Search | None = None) -> list[Path]:
     """Decode data directories (each experiment's data.test where none is given) with final checkpoints, and score.
 
-    Each set's folder exp/<name>/decode/<set>, or <set>_<label> where the search is not greedy, gets text, ref (where there
-    are transcripts), ctm, scores, decode.json and, with more than one reading, nbest/; a set that is there, whole, of this
-    checkpoint and found by this search, is not decoded again.
+    Each set's folder exp/<name>/decode/<set>, or <set>_<label> where the search is not greedy, gets the task's predictions,
+    ref (where there are references), scores and decode.json; of recognition ctm too and, with more than one reading,
+    nbest/. A set that is there, whole, of this checkpoint and of this search, is not decoded again. Return the folders.
     """
     bank, folders = Bank(), []
+    search = search or Search()
     for exp in map(ExpDir, roots):
         config = experiment.read_config(exp, overrides)
-        digest = checkpoint.digest(exp.final)
-        units = experiment.experiment_units(exp, config)
+        job = Job(exp, config, checkpoint.digest(exp.final), search_weights.resolve(search, config))
         directories = sets or list(config.data.test)
-        label = (search or Search()).label
         _refuse_twins([Path(directory).name for directory in directories], exp.decode("").parent)
-        wanted_search = search_weights.resolve(search or Search(), config)
-        asked = search_weights.facts(wanted_search)
         for directory in directories:
-            out = exp.decode(Path(directory).name, label)
+            out = exp.decode(Path(directory).name, search.label)
             folders.append(out)
-            utterances = datadir.read(directory, need_text=False)
-            wanted = {"checkpoint": digest, "data": datadir.digest(utterances), "asked": asked}
-            info = out / "decode.json"
-            if info.exists() and wanted.items() <= json.loads(info.read_text()).items():
-                log.info(f"{out} is there already, from this checkpoint")
-                continue
-            model = bank.models.get(exp.root) or bank.add(exp.root, config)
-            weighed = search_weights.weigh(exp, config, wanted_search, model)
-            data = experiment.speech(config, directory, units, model)
-            start = time.monotonic()
-            device = next(model.parameters()).device
-            (found,) = evaluate.recognise(
-                model, data, config.data.batch_seconds, device, f"decoding {out.name}", [weighed]
-            )
-            seconds = time.monotonic() - start
-            info.unlink(missing_ok=True)
-            _keep_readings(out, found, weighed.nbest, model.upstream.frame_rate_hz)
-            best = {utt: readings[0].text for utt, readings in found.items()}
-            _keep(out, utterances, best, units, {**wanted, "search": asdict(weighed)}, seconds)
+            _decode_set(job, directory, out, bank)
         bank.models.pop(exp.root, None)  # the upstream stays for the next
     return folders
+
+
+def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
+    utterances = datadir.read(directory, need_text=False, reference=job.task.reference)
+    asked = search_weights.facts(job.search)
+    wanted = {"checkpoint": job.checkpoint, "data": datadir.digest(utterances), "asked": asked}
+    info = out / "decode.json"
+    if info.exists() and wanted.items() <= json.loads(info.read_text()).items():
+        log.info(f"{out} is there already, from this checkpoint")
+        return
+    model = bank.models.get(job.exp.root) or bank.add(job.exp.root, job.config)
+    weighed = search_weights.weigh(job.exp, job.config, job.search, model)
+    targets = experiment.kept_targets(job.exp, job.config)
+    data = experiment.speech(job.config, directory, targets, model)
+    start = time.monotonic()
+    batch_seconds, device = job.config.data.batch_seconds, next(model.parameters()).device
+    (found,) = evaluate.recognise(model, data, batch_seconds, device, f"decoding {out.name}", [weighed])
+    seconds = time.monotonic() - start
+    info.unlink(missing_ok=True)
+    job.task.write(out, found, weighed.nbest, model.upstream.frame_rate_hz)
+    told = {**wanted, "task": job.config.task.name, "search": asdict(weighed)}
+    _keep(out, utterances, job.task, targets, told, seconds)
 
 
 def decode_chosen(
@@ -70,85 +86,91 @@ def decode_chosen(
 ) -> list[Path]:
     """Decode each utterance with the experiment that `table` (lines `utterance experiment`) names for it, over one upstream.
 
-    Results are in out/<set>, as of `decode`; there is no TER, since the experiments may have different units.
+    Results are in out/<set>, as of `decode`; there is no TER, since the experiments may have different units. Return the
+    folders. Raise UserError where an utterance has no experiment, or where the tasks of the experiments do not agree.
     """
     chosen = read_table(table)
     bank, folders = Bank(), []
-    models, configs = {}, {}
-    if features := [word for word in overrides if word.startswith("data.features=")]:
-        raise UserError(f"{features[0]}: with a choice of experiments the upstream is run; leave it out")
+    features = [word for word in overrides if word.startswith("data.features=")]
+    require(not features, f"{''.join(features)}: with a choice of experiments the upstream is run; leave it out")
+    models: dict[str, tuple[Model, Config]] = {}
     for exp in map(ExpDir, roots):
         config = experiment.read_config(exp, overrides)
         name = exp.root.absolute().name
-        if name in models:
-            raise UserError(f"two experiments are called {name}; rename the folder of one")
-        models[name], configs[name] = bank.add(exp.root, config), config
+        require(name not in models, f"two experiments are called {name}; rename the folder of one")
+        models[name] = bank.add(exp.root, config), config
     _refuse_twins([Path(directory).name for directory in directories], out)
+    first, *others = (config for _, config in models.values())
+    task = experiment.task_of(first)
+    for other in others:
+        alike = experiment.task_of(other).reference == task.reference
+        require(alike, f"tasks {first.task.name} and {other.task.name} predict different things; decode them apart")
     for directory in directories:
-        utterances = datadir.read(directory, need_text=False)
-        for utt in utterances:
-            if chosen.get(utt.id) not in models:
-                what = f"'{chosen[utt.id]}' is none of {', '.join(models)}" if utt.id in chosen else "is missing"
-                raise UserError(f"{table}: {utt.id}: {what}; each utterance of {directory} needs an experiment's name")
-        hypotheses: dict[str, str] = {}
+        utterances = datadir.read(directory, need_text=False, reference=task.reference)
+        _check_choice(table, chosen, [utt.id for utt in utterances], directory, list(models))
+        predictions: dict[str, Any] = {}
         start = time.monotonic()
-        for name, model in models.items():
+        for name, (model, config) in models.items():
             data = Speech([utt for utt in utterances if chosen[utt.id] == name], None)
             device = next(model.parameters()).device
-            seconds = configs[name].data.batch_seconds
-            hypotheses |= evaluate.transcribe(model, data, seconds, device, f"decoding by {name}")[0]
-        folders.append(out / Path(directory).name)
-        _keep(folders[-1], utterances, hypotheses, None, {}, time.monotonic() - start)
+            predictions |= evaluate.predict(model, data, config.data.batch_seconds, device, f"decoding by {name}")[0]
+        seconds = time.monotonic() - start
+        folder = out / Path(directory).name
+        (folder / "decode.json").unlink(missing_ok=True)
+        write_table(folder / task.reference, {utt.id: predictions[utt.id] for utt in utterances})
+        _keep(folder, utterances, task, None, {"task": first.task.name}, seconds)
+        folders.append(folder)
     return folders
 
 
+def _check_choice(table: Path, chosen: dict[str, str], utts: list[str], directory: str, names: list[str]) -> None:
+    for utt in utts:
+        if chosen.get(utt) not in names:
+            what = f"'{chosen[utt]}' is none of {', '.join(names)}" if utt in chosen else "is missing"
+            raise UserError(f"{table}: {utt}: {what}; each utterance of {directory} needs an experiment's name")
+
+
 def _refuse_twins(names: list[str], where: Path) -> None:
-    if twice := [name for name in names if names.count(name) > 1]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
         raise UserError(f"two data directories are called {twice[0]}, and both would be decoded to {where / twice[0]}")
 
 
 def _keep(
-    out: Path, utterances: list[Utterance], hypotheses: dict[str, str], units: Units | None, info: dict, seconds: float
+    out: Path, utterances: list[Utterance], task: type[Task], targets: Any, told: dict[str, Any], seconds: float
 ) -> None:
-    (out / "decode.json").unlink(missing_ok=True)
-    write_table(out / "text", {u.id: hypotheses[u.id] for u in utterances})
+    """Score the predictions that are in `out`, and write decode.json, which marks the set as whole."""
     write_table(out / "utt2spk", {u.id: u.speaker for u in utterances})
+    references = {u.id: u.text for u in utterances if u.text is not None}
     scores = {}
-    if all(u.text is not None for u in utterances):
-        write_table(out / "ref", {u.id: u.text for u in utterances})
-        scores = {metric: asdict(found) for metric, found in score.score_dir(out, units).items()}
+    if len(references) == len(utterances):
+        write_table(out / "ref", references)
+        scores = {metric: asdict(found) for metric, found in task.score(out, targets).items()}
     audio = sum(u.duration_s for u in utterances)
-    write_json(out / "decode.json", {**info, "seconds": seconds, "audio_seconds": audio, "scores": scores})
-    log.info(f"{out}: {len(hypotheses)} utterances, real-time factor {seconds / audio:.3f}")
+    write_json(out / "decode.json", {**told, "seconds": seconds, "audio_seconds": audio, "scores": scores})
+    log.info(f"{out}: {len(utterances)} utterances, real-time factor {seconds / audio:.3f}")
 
 
-def _keep_readings(out: Path, found: dict[str, list[Hypothesis]], nbest: int, rate_hz: float) -> None:
-    """ctm (`utterance 1 start duration word`, in seconds) where times are known, and nbest/text.N and score.N."""
-    lines = []
-    for utt in sorted(found):
-        for word, first, end in found[utt][0].words:
-            lines.append(f"{utt} 1 {first / rate_hz:.3f} {(end - first) / rate_hz:.3f} {word}\n")
-    (out / "ctm").unlink(missing_ok=True)
-    if lines:
-        write_text(out / "ctm", "".join(lines))
-    shutil.rmtree(out / "nbest", ignore_errors=True)
-    for n in range(nbest if nbest > 1 else 0):
-        ranked = {utt: readings[n] for utt, readings in found.items() if n < len(readings)}
-        write_table(out / "nbest" / f"text.{n + 1}", {utt: reading.text for utt, reading in ranked.items()})
-        write_table(out / "nbest" / f"score.{n + 1}", {utt: f"{reading.score:.4f}" for utt, reading in ranked.items()})
+def task_of_set(folder: Path) -> type[Task]:
+    """Return the task that made a decoded set; recognition, where older hff or another program made it."""
+    info = folder / "decode.json"
+    name = json.loads(info.read_text()).get("task") if info.exists() else None
+    return plugin("task", name).Task if name else Recognition
 
 
-def rescore(folder: Path) -> dict[str, score.Score]:
-    """Score a decoded set exp/<name>/decode/<set> anew, from its text and ref as they stand now."""
-    units = ExpDir(folder.absolute().parents[1]).units  # not there where experiments were chosen by the utterance
-    scores = score.score_dir(folder, load_units(units) if units.exists() else None)
+def rescore(folder: Path) -> dict[str, Any]:
+    """Score a decoded set exp/<name>/decode/<set> anew, from its predictions and ref as they stand now."""
+    task = task_of_set(folder)
+    kept = ExpDir(folder.absolute().parents[1]).units  # not there where experiments were chosen by the utterance
+    scores = task.score(folder, task.load_targets(kept) if kept.exists() else None)
     info = folder / "decode.json"
     if info.exists():
-        write_json(info, {**json.loads(info.read_text()), "scores": {m: asdict(found) for m, found in scores.items()}})
+        stored = {metric: asdict(found) for metric, found in scores.items()}
+        write_json(info, {**json.loads(info.read_text()), "scores": stored})
     return scores
 
 
-def read_scores(folder: Path) -> dict[str, score.Score]:
-    """The scores of a decoded set by metric (wer, cer, ter); none where it has no transcripts."""
+def read_scores(folder: Path) -> dict[str, score.Score | score.Figure]:
+    """Return the scores of a decoded set by metric, such as wer, cer and ter; none where it has no references."""
     stored = json.loads((folder / "decode.json").read_text())["scores"]
-    return {metric: score.Score(**counts) for metric, counts in stored.items()}
+    return {metric: score.restore(counts) for metric, counts in stored.items()}

@@ -17,17 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hfftools.audio.waveform import RATE_HZ
+from hfftools.config import plugin, plugin_names
 from hfftools.expdir import ExpDir, write_aside
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, require
 from hfftools.model import Model
-from hfftools.text.units import BLANK, Units
+from hfftools.text.units import BLANK
 from hfftools.train import checkpoint, experiment
 from hfftools.train.config import Config
 from hfftools.upstream import graft, graph
 from hfftools.upstream.names import parse
 
-TASKS = ("asr_ctc",)  # those of which unit posteriors are the whole output
 OPSET = 17
 LIMIT_BYTES = 2 * 10**9  # of one file, a little below the 2 GiB of its format
 PAD_SAMPLES = 1600  # zeros beyond the end: more than one frame of any upstream sees, so that the shortest input has one
@@ -60,8 +60,9 @@ def export(root: Path, out: Path) -> Path:
     onnx, runtime = _package("onnx"), _package("onnxruntime")
     exp = ExpDir(Path(root))
     config = experiment.read_config(exp, ["device=cpu"])
+    able = [name for name in plugin_names("task") if plugin("task", name).Task.exports]
     name = config.task.name
-    require(name in TASKS, f"{root}: task '{name}' cannot be exported; those that can: {', '.join(TASKS)}")
+    require(name in able, f"{root}: task '{name}' cannot be exported; those that can: {', '.join(able)}")
     require(out.suffix == ".onnx", f"--out {out}: name a file that ends in .onnx")
     model = Bank().add(exp.root, config)
     batches = [_noise(num_samples) for num_samples in CHECKED]
@@ -73,11 +74,10 @@ def export(root: Path, out: Path) -> Path:
         size_bytes < LIMIT_BYTES, f"{root}: its {size_bytes / 1e9:.1f} GB of weights do not fit into an ONNX file (2)"
     )
     graph.simplify(model.upstream)
-    units = experiment.experiment_units(exp, config)
     with write_aside(out) as aside:
         _trace(Posteriors(model).eval().requires_grad_(False), aside)
         proto = onnx.load(aside)
-        onnx.helper.set_model_props(proto, facts(exp, config, model, units))
+        onnx.helper.set_model_props(proto, facts(exp, config, model))
         onnx.save(proto, aside)
         found = [_run(runtime, aside, *batch) for batch in batches]
         worst = max(_distance(*pair) for pair in zip(found, wanted, strict=True))
@@ -88,7 +88,7 @@ def export(root: Path, out: Path) -> Path:
     return out
 
 
-def facts(exp: ExpDir, config: Config, model: Model, units: Units) -> dict[str, str]:
+def facts(exp: ExpDir, config: Config, model: Model) -> dict[str, str]:
     """What is written into the file beside the graph, as text.
 
     `units` and `pieces`: JSON lists by id, readable names and the text each stands for; `units_kind`, `blank` (an id),
@@ -99,6 +99,7 @@ def facts(exp: ExpDir, config: Config, model: Model, units: Units) -> dict[str, 
         released = version("hff")
     except PackageNotFoundError:  # run from a checkout
         released = "unreleased"
+    units = model.task.units
     return {
         "units": json.dumps(units.symbols, ensure_ascii=False),
         "pieces": json.dumps(units.pieces, ensure_ascii=False),

@@ -11,7 +11,7 @@ from pathlib import Path
 from hfftools import score
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
-from hfftools.decode.search import CTC_BEAM, TRANSDUCER_BEAM, Search
+from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, file_hash, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
@@ -24,7 +24,13 @@ MOST = 100  # utterances of dev that are searched, spread evenly over the set: 2
 
 
 def resolve(search: Search, config: Config) -> Search:
-    """`lexicon` as a path or None, and the beam's size; a lexicon that is not said goes with a language model of words."""
+    """Return the search with `lexicon` as a path or None, and with a beam size.
+
+    A language model of words brings a lexicon unless search.lexicon says otherwise. Raises UserError for a search, or an
+    option of it, that the task does not offer.
+    """
+    task = experiment.task_of(config)
+    task.check_search(search)
     lexicon = search.lexicon
     if search.lm and lexicon is None:
         from hfftools.decode.lm import of_units
@@ -32,8 +38,13 @@ def resolve(search: Search, config: Config) -> Search:
         lexicon = of_units(Path(search.lm)) is None
     if lexicon is True:
         lexicon = search.lm or config.data.train
-    usual = TRANSDUCER_BEAM if config.task.name == "asr_transducer" else CTC_BEAM
-    return replace(search, lexicon=lexicon or None, beam_size=search.beam_size or max(usual, search.nbest))
+    return replace(search, lexicon=lexicon or None, beam_size=search.beam_size or max(task.beam_size, search.nbest))
+
+
+def offered(training: Path) -> list[str]:
+    """Return the searches, as the recipes name them, that the task of a training configuration offers."""
+    task = experiment.task_of(experiment.configure([training], []))
+    return [*task.searches, *(["beam_lm"] if "lm" in task.takes else [])]
 
 
 def file_digest(path: str) -> str:
@@ -58,7 +69,7 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
     if search.lm_weight is not None and search.word_score is not None:
         return search
     try:
-        utterances = [utt for utt in datadir.read(config.data.dev) if utt.text]
+        utterances = [utt for utt in datadir.read(config.data.dev, reference=model.task.reference) if utt.text]
     except UserError as error:
         advice = "weights are chosen on data.dev; fix that set, or give search.lm_weight and search.word_score"
         raise UserError(f"{error}; {advice}") from None
@@ -70,7 +81,7 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
             chosen = record["chosen"]
             log.info(f"{exp.search}: lm_weight {chosen['lm_weight']}, word_score {chosen['word_score']}, chosen on dev")
             return replace(search, **chosen)
-    metric = score.headline(utt.text for utt in utterances)
+    metric = model.task.metric([str(utt.text) for utt in utterances])
     grid = _try_all(config, search, model, utterances, metric)
     best = min(grid, key=lambda point: point["dev_error"])
     chosen = {key: best[key] for key in ("lm_weight", "word_score")}
@@ -98,6 +109,7 @@ def _try_all(config: Config, search: Search, model: Model, utterances: list[Utte
     found = evaluate.recognise(model, data, config.data.batch_seconds, device, what, searches)
     grid = []
     for (lm_weight, word_score), readings in zip(pairs, found, strict=True):
-        error = score.rate(metric, [utt.text for utt in few], [readings[utt.id][0].text for utt in few])
+        texts = [readings[utt.id][0].text for utt in few]
+        error = score.mean_error(*model.task.errors(metric, [str(utt.text) for utt in few], texts))
         grid.append({"lm_weight": lm_weight, "word_score": word_score, "dev_error": error})
     return grid

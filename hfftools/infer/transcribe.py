@@ -19,6 +19,7 @@ from hfftools.expdir import ExpDir, write_text
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
+from hfftools.task.base import Recognition
 from hfftools.text.transcript import Segment, render
 from hfftools.train import experiment
 
@@ -64,6 +65,8 @@ def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: 
     recordings = find(words)
     _refuse_twins(recordings, options)
     config = experiment.read_config(ExpDir(Path(root)), overrides)
+    recognises = issubclass(experiment.task_of(config), Recognition)
+    require(recognises, f"{root}: task {config.task.name} does not predict text; hff-decode writes what it predicts")
     model = Bank().add(Path(root), config)
     bar = progress(None, None, "transcribing", unit="s")
     waiting = list(recordings)
@@ -159,7 +162,7 @@ def _hear(
     texts = [""] * len(pool)
     for rows in plan([len(piece.wav_N) / waveform.RATE_HZ for _, piece in pool], batch_seconds):
         batch = _batch([pool[row][1] for row in rows]).to(device)
-        for row, text in zip(rows, model.decode(batch), strict=True):
+        for row, text in zip(rows, model.predict(batch), strict=True):
             texts[row] = text
         done_s(round(batch.seconds))
     for (recording, piece), text in zip(pool, texts, strict=True):

@@ -1,10 +1,12 @@
 """Experiments or decoded sets in; which sets they have, and how those of two compare, out."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from hfftools import score
 from hfftools.expdir import ExpDir
-from hfftools.log import UserError, log
+from hfftools.infer.decode_sets import task_of_set
+from hfftools.log import UserError, log, require
 
 
 def decoded_sets(path: Path) -> list[Path]:
@@ -12,7 +14,7 @@ def decoded_sets(path: Path) -> list[Path]:
 
     UserError where it is neither; sets without transcripts are named in the log and left out.
     """
-    if (path / "text").exists():
+    if (path / task_of_set(path).reference).exists():
         return [path]
     found = ExpDir(path).decoded()
     known = [folder for folder in found if (folder / "ref").exists()]
@@ -45,4 +47,14 @@ def compare(first: Path, second: Path) -> list[score.Comparison]:
         pairs = [(one[name], two[name]) for name in one if name in two]
     if not pairs:
         raise UserError(f"{first} and {second} have decoded no set in common; run hff-decode with the same --data")
-    return [score.compare(*map(score.read_decoded, pair)) for pair in pairs]
+    return [_compare_sets(*pair) for pair in pairs]
+
+
+def _compare_sets(first: Path, second: Path) -> score.Comparison:
+    task, other = task_of_set(first), task_of_set(second)
+    require(task.reference == other.reference, f"{first} and {second}: their tasks predict different things")
+    one, two = (score.read_decoded(folder, task.reference) for folder in (first, second))
+    metric = task.metric(one.refs)
+    found = score.compare(one, two, metric, task.errors)
+    # what is counted are errors, also where the metric is 1 - errors / counted
+    return found if task.lower_is_better else replace(found, metric=f"{score.title(metric)} errors")

@@ -17,14 +17,16 @@ from hfftools.config import flat
 from hfftools.expdir import ExpDir
 from hfftools.infer.decode_sets import read_scores
 from hfftools.log import UserError, log, require
-from hfftools.train.experiment import HARMLESS, read_config
+from hfftools.task.base import Task
+from hfftools.train.experiment import HARMLESS, read_config, task_of
 
 
 @dataclass
 class Column:
     """One decode of a set with each run of a group; `name` is its folder's, <set> or <set>_<label>."""
 
-    metric: str  # wer or cer, whichever its transcripts make the headline
+    metric: str  # by which the task judges its references, such as wer, cer or accuracy
+    lower_is_better: bool
     refs: str  # of what was said: rows that differ in it are of different sets
     rates: list[float]  # in percent, one a run
     low: float  # 95 % interval of their mean, over utterances
@@ -37,13 +39,15 @@ class Group:
 
     name: str
     dev_name: str
-    dev_metric: str  # wer or cer, by which it was trained
+    dev_metric: str  # by which epochs were chosen, such as wer, cer or accuracy
+    task: type[Task]
     runs: list[ExpDir] = field(default_factory=list)
     resources: list[dict] = field(default_factory=list)
     columns: dict[str, Column] = field(default_factory=dict)
 
     def dev(self) -> list[float]:
-        return [100 * r["dev_error"] for r in self.resources]
+        """Return the dev metric of each run, in percent."""
+        return [100 * score.dev_value(r) for r in self.resources]
 
     def gflop(self) -> float | None:
         """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
@@ -81,14 +85,15 @@ class Section:
 
         return sorted(names, key=place)
 
-    def metric(self, name: str) -> str:
-        """Of a decode: what most groups that have it were scored by."""
+    def metric(self, name: str) -> tuple[str, bool]:
+        """Return the metric by which most groups that have a decode were scored, and whether lower is better."""
         odd = self.odd(name)
-        return next(g.columns[name].metric for g in self.groups if name in g.columns and g.name not in odd)
+        columns = [g.columns[name] for g in self.groups if name in g.columns and g.name not in odd]
+        return columns[0].metric, columns[0].lower_is_better
 
-    def dev_metric(self) -> str:
-        """What most groups were chosen by in training."""
-        return statistics.mode(group.dev_metric for group in self.groups)
+    def dev_metric(self) -> tuple[str, bool]:
+        """Return the metric by which epochs of most groups were chosen in training, and whether lower is better."""
+        return statistics.mode((group.dev_metric, group.task.lower_is_better) for group in self.groups)
 
     def odd(self, name: str) -> set[str]:
         """Names of the groups whose references of a set are not those that most groups have."""
@@ -127,7 +132,7 @@ def read(roots: list[Path]) -> list[Section]:
         require("metric" in used, f"{exp.resources} is of an older hff, which must report it; or train again elsewhere")
         options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
         alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
-        group = section.setdefault(alike, Group(root.name, dev_name, used["metric"]))
+        group = section.setdefault(alike, Group(root.name, dev_name, used["metric"], task_of(config)))
         group.runs.append(exp)
         group.resources.append(used)
     for what, paths in (("no experiments", other), ("not trained to the end", unfinished)):
@@ -138,20 +143,20 @@ def read(roots: list[Path]) -> list[Section]:
     found = []
     for (place, upstream), groups in sections.items():
         for group in groups.values():
-            group.columns = _columns(group.runs)
+            group.columns = _columns(group.runs, group.task)
         twins = [p for p, u in sections if (p.name, u) == (place.name, upstream)]
         recipe = place.name if len(twins) == 1 else str(place)
         found.append(Section(f"{recipe} with {upstream}", list(groups.values())))
     return found
 
 
-def _columns(runs: list[ExpDir]) -> dict[str, Column]:
+def _columns(runs: list[ExpDir], task: type[Task]) -> dict[str, Column]:
     """{decode: its column} over the runs of a group that have made it, and made it of the same transcripts."""
     found: dict[str, list[score.Decoded]] = {}
     for run in runs:
         for folder in run.decoded():
             if read_scores(folder):
-                found.setdefault(folder.name, []).append(score.read_decoded(folder))
+                found.setdefault(folder.name, []).append(score.read_decoded(folder, task.reference))
     columns = {}
     for name, decodes in found.items():
         said = [json.dumps([d.utts, d.refs]) for d in decodes]
@@ -160,10 +165,10 @@ def _columns(runs: list[ExpDir]) -> dict[str, Column]:
             if mine != usual:
                 log.warning(f"{decoded.folder}: other transcripts than the other seeds': left out")
         decodes = [decoded for decoded, mine in zip(decodes, said, strict=True) if mine == usual]
-        metric = score.headline(decodes[0].refs)
-        counts = [score.errors(metric, decoded.refs, decoded.hyps) for decoded in decodes]
-        errors_U, words_U = np.sum([e for e, _ in counts], axis=0), counts[0][1]
-        low, high = score.interval(errors_U, len(counts) * words_U)
-        rates = [100 * float(e.sum() / max(w.sum(), 1)) for e, w in counts]
-        columns[name] = Column(metric, usual, rates, 100 * low, 100 * high)
+        metric, lower = task.metric(decodes[0].refs), task.lower_is_better
+        counts = [task.errors(metric, decoded.refs, decoded.hyps) for decoded in decodes]
+        errors_U, counted_U = np.sum([errors for errors, _ in counts], axis=0), counts[0][1]
+        mean = score.Figure.of(metric, errors_U, len(counts) * counted_U, lower)
+        rates = [100 * score.value(score.mean_error(*pair), lower) for pair in counts]
+        columns[name] = Column(metric, lower, usual, rates, 100 * mean.low, 100 * mean.high)
     return columns

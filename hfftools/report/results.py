@@ -42,22 +42,22 @@ def errors_table(section: Section) -> list[str]:
     """The table of methods: error rates of all decodes side by side; a WER among CERs, or the reverse, is marked."""
     names, dev = section.names(), section.dev_metric()
     decoded = not {"dev", *(group.dev_name for group in section.groups)}.isdisjoint(names)
-    training = f"dev {dev.upper()} %" + ", training" * decoded
+    training = f"dev {score.heading(*dev)} %" + ", training" * decoded
     rows = []
     for group in section.groups:
         row = {"method": group.name, "seeds": str(len(group.runs))}
-        row[training] = _mean(group.dev()) + _unlike(group.dev_metric, dev)
+        row[training] = _mean(group.dev()) + _unlike(group.dev_metric, dev[0])
         for name in names:
             found, metric = group.columns.get(name), section.metric(name)
             cell = f"{_mean(found.rates)} [{found.low:.1f}, {found.high:.1f}]" if found else "–"
-            cell += _unlike(found.metric, metric) if found else ""
-            row[f"{name} {metric.upper()} %"] = cell + " \\*" * (group.name in section.odd(name))
+            cell += _unlike(found.metric, metric[0]) if found else ""
+            row[f"{name} {score.heading(*metric)} %"] = cell + " \\*" * (group.name in section.odd(name))
         rows.append(row)
     return resources.table(rows)
 
 
 def _unlike(metric: str, usual: str) -> str:
-    return "" if metric == usual else f" {metric.upper()}"
+    return "" if metric == usual else f" {score.title(metric)}"
 
 
 def short_costs(section: Section) -> list[str]:
@@ -144,6 +144,8 @@ def _plots(section: Section, folder: Path, sections: int) -> list[Plot]:
             for group in section.groups
             if name in group.columns and group.name not in odd
         ]
-        title = f"Error on {name} against cost" + (f", {section.title}" if sections > 1 else "")
-        plots.append(Plot(folder / f"error_vs_cost_{where}.png", title, section.metric(name).upper(), points))
+        metric, lower_is_better = section.metric(name)
+        what = "error" if lower_is_better else metric
+        title = f"{what.capitalize()} on {name} against cost" + (f", {section.title}" if sections > 1 else "")
+        plots.append(Plot(folder / f"{what}_vs_cost_{where}.png", title, score.heading(*section.metric(name)), points))
     return plots

@@ -1,7 +1,8 @@
-"""Draw the history of a training run: loss, error rate and, where the fusion has them, layer weights."""
+"""Draw the history of a training run: loss, the task's metric and, where the fusion has them, layer weights."""
 
 from pathlib import Path
 
+from hfftools import score
 from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.figure import plt, save
 
@@ -14,7 +15,7 @@ def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]
 
 
 def training_curves(exp: ExpDir) -> list[Path]:
-    """Write loss.png, wer.png or cer.png and, for a fusion with layer weights, layer_weights.png; return their paths."""
+    """Write loss.png, wer.png or what the metric is, and layer_weights.png of a fusion that has them; return their paths."""
     history = read_json_lines(exp.history)
     epochs = [record["epoch"] for record in history]
     figure, axes = _axes("epoch", "loss per utterance (nats)", f"{exp.root.name}: loss")
@@ -24,8 +25,9 @@ def training_curves(exp: ExpDir) -> list[Path]:
     axes.legend()
     paths = [save(figure, exp.images / "loss.png")]
     metric = history[-1]["metric"]
-    figure, axes = _axes("epoch", f"{metric.upper()} (%)", f"{exp.root.name}: {metric.upper()} on dev")
-    axes.plot(epochs, [100 * r["dev_error"] for r in history], marker=".")
+    label = score.heading(metric, score.is_lower_better(history[-1]))
+    figure, axes = _axes("epoch", f"{label}, %", f"{exp.root.name}: {score.title(metric)} on dev")
+    axes.plot(epochs, [100 * score.dev_value(r) for r in history], marker=".")
     axes.set_ylim(bottom=0)
     paths.append(save(figure, exp.images / f"{metric}.png"))
     weights = history[-1]["layer_weights"]

@@ -13,7 +13,7 @@ swap whole speakers, do not assume it. None of the figures includes the variatio
 Shapes: U utterances or speakers, R resamples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 
 from hfftools.log import UserError
 from hfftools.score.counts import by_speaker, draw, errors
+from hfftools.score.figure import title
 from hfftools.score.folder import Decoded
-from hfftools.score.headline import headline
 
 RESAMPLES = 10_000
 DIFFER_MOST = 10  # utterances that the report shows
@@ -43,7 +43,7 @@ class Chance:
 class Comparison:
     """Hold the comparison of two systems on one set; a difference below 0 means that the second is better."""
 
-    metric: str  # WER or CER
+    metric: str  # whose errors are counted: WER, CER, accuracy
     first: str
     second: str
     words: int
@@ -94,15 +94,14 @@ def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else f"{p:.1e}"
 
 
-def compare(first: Decoded, second: Decoded) -> Comparison:
-    """Return the comparison by the references' `headline` metric.
+def compare(first: Decoded, second: Decoded, metric: str, count_errors: Callable = errors) -> Comparison:
+    """Return the comparison by a metric; `count_errors` gives the errors of each utterance and how many there could be.
 
     Raises UserError that names the first difference where the two sets of references are not the same.
     """
     _same_references(first, second)
-    metric = headline(first.refs)
-    one_U, words_U = errors(metric, first.refs, first.hyps)
-    two_U, _ = errors(metric, first.refs, second.hyps)
+    one_U, words_U = count_errors(metric, first.refs, first.hyps)
+    two_U, _ = count_errors(metric, first.refs, second.hyps)
     speakers, over_speakers = first.speakers, None
     if 1 < len(set(speakers)) < len(speakers):
         one_S, two_S, words_S = (by_speaker(counts_U, speakers) for counts_U in (one_U, two_U, words_U))
@@ -122,7 +121,7 @@ def compare(first: Decoded, second: Decoded) -> Comparison:
         if one_U[u] != two_U[u]
     ]
     return Comparison(
-        metric=metric.upper(),
+        metric=title(metric),
         first=str(first.folder),
         second=str(second.folder),
         words=int(words_U.sum()),

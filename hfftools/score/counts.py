@@ -80,12 +80,8 @@ def errors(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> tuple[np.nd
     return per_utterance(align(ref_tokens, [tokens(metric, text, None) for text in hyps]))
 
 
-def rate(metric: str, refs: Sequence[str], hyps: Sequence[str]) -> float:
-    """Return the error rate of a set as a fraction: errors of all utterances over tokens of all references.
-
-    `metric` is wer or cer.
-    """
-    errors_U, tokens_U = errors(metric, refs, hyps)
+def mean_error(errors_U: np.ndarray, tokens_U: np.ndarray) -> float:
+    """Return errors of all utterances / tokens of all references, as of `errors`; where there is no token, errors."""
     return float(errors_U.sum() / max(tokens_U.sum(), 1))
 
 

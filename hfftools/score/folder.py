@@ -21,16 +21,19 @@ class Decoded:
     hyps: list[str]
 
 
-def read_decoded(folder: Path | str) -> Decoded:
-    """Read folder/text, folder/ref and, where it is there, folder/utt2spk.
+def read_decoded(folder: Path | str, predictions: str = "text") -> Decoded:
+    """Read the file `predictions` of a folder, its ref and, where it is there, its utt2spk.
 
-    Without utt2spk the speaker is the utterance id up to its first dash. Raises UserError where text and ref do not have
-    the same utterances, one has no speaker, or every reference is empty.
+    Without utt2spk the speaker is the utterance id up to its first dash. Raises UserError where predictions and ref do not
+    have the same utterances, one has no speaker, or every reference is empty.
     """
     folder = Path(folder)
     refs = read_table(folder / "ref", value_required=False)
-    hyps = read_table(folder / "text", value_required=False)
-    for here, there, lost in (("ref", "text", refs.keys() - hyps.keys()), ("text", "ref", hyps.keys() - refs.keys())):
+    hyps = read_table(folder / predictions, value_required=False)
+    for here, there, lost in (
+        ("ref", predictions, refs.keys() - hyps.keys()),
+        (predictions, "ref", hyps.keys() - refs.keys()),
+    ):
         if lost:
             raise UserError(
                 f"{folder}/{here}: {len(lost)} utterances missing from {there}, first {min(lost)}; "

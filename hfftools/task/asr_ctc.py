@@ -1,17 +1,18 @@
-"""Speech recognition by CTC (Graves et al. 2006): the fused stream x [B, T, F] in, a loss or hypotheses out."""
+"""Recognise speech by CTC (Graves et al. 2006): a loss or hypotheses from the fused stream x [B, T, F]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hfftools.data.batch import Batch
 from hfftools.decode.greedy import greedy, hypotheses
 from hfftools.decode.hypothesis import Hypothesis
-from hfftools.decode.search import Search
+from hfftools.decode.search import CTC_BEAM, Search
 from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
+from hfftools.task.base import Recognition
 from hfftools.text.units import Units
 
 
@@ -27,8 +28,12 @@ class Config:
         check_head(self)
 
 
-class Task(nn.Module):
+class Task(Recognition):
     """A head over the fused stream and its CTC loss."""
+
+    takes = ("lm", "lexicon")
+    beam_size = CTC_BEAM
+    exports = True
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
@@ -38,26 +43,26 @@ class Task(nn.Module):
         self.head = HEADS[config.head](in_dim, len(units), config.head_dim, config.head_layers, config.dropout)
 
     def log_probs(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
-        """Log posteriors [B, T, units], in single precision whatever the autocast."""
+        """Return log posteriors [B, T, units], in single precision whatever the autocast."""
         return self.head(x_BTF, lens_B).float().log_softmax(-1)
 
     def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
-        """Negative log likelihood [B] of each utterance's units."""
+        """Return the negative log likelihood [B] of each utterance's units."""
         x_BTF, lens_B = encode(batch)
         return ctc_loss(self.log_probs(x_BTF, lens_B), lens_B, batch.targets_BL, batch.target_lens_B)
 
     def frames_needed(self, ids: list[int]) -> int:
-        """The fewest frames with which the loss of these labels is finite."""
+        """Return the fewest frames with which the loss of these labels is finite."""
         return frames_needed(ids)
 
     @torch.no_grad()
-    def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
-        """The text of the best path of each utterance."""
+    def predict(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
+        """Return the text of the best path of each utterance."""
         return [self.units.decode(ids) for ids in greedy(self.log_probs(x_BTF, lens_B), lens_B)]
 
     @torch.no_grad()
-    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Search | None) -> list[list[Hypothesis]]:
-        """The n best readings of each utterance, best first; of the best path where `search` is None."""
+    def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Search | None = None) -> list[list[Hypothesis]]:
+        """Return the n best hypotheses of each utterance, best first; that of the best path where `search` is None."""
         if search is None or search.name == "greedy":
             return hypotheses(self.log_probs(x_BTF, lens_B), lens_B, self.units)
         from hfftools.decode.beam import BeamSearch

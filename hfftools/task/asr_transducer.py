@@ -1,4 +1,4 @@
-"""Speech recognition by a transducer (Graves, arXiv:1211.3711): the fused stream x [B, T, F] in, a loss or readings out.
+"""Recognise speech by a transducer (Graves, arXiv:1211.3711): a loss or hypotheses from the fused stream x [B, T, F].
 
 All B·T·(L + 1)·V scores of a batch come from the joiner, for L labels and V units: memory and time grow with each of them.
 Word pieces of some hundred units make L small; data.batch_seconds bounds B·T; task.joint_scores bounds what is kept.
@@ -15,10 +15,10 @@ from hfftools.data.batch import Batch
 from hfftools.decode.hypothesis import Hypothesis
 from hfftools.decode.search import TRANSDUCER_BEAM, Search
 from hfftools.decode.transducer import greedy, readings
-from hfftools.log import require
 from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.nn.transducer import Transducer
+from hfftools.task.base import Recognition
 from hfftools.text.units import Units
 
 
@@ -41,8 +41,10 @@ class Config:
         at_least(self, 0, "ctc")
 
 
-class Task(nn.Module):
+class Task(Recognition):
     """An encoder head over the fused stream, a prediction network and a joiner."""
+
+    beam_size = TRANSDUCER_BEAM
 
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
@@ -52,7 +54,7 @@ class Task(nn.Module):
         self.ctc = nn.Linear(config.joint_dim, len(units)) if config.ctc else None
 
     def loss(self, encode: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch) -> Tensor:
-        """Negative log likelihood [B] of each utterance's units; in training plus that of CTC times its weight.
+        """Return the negative log likelihood [B] of each utterance's units; in training plus that of CTC times its weight.
 
         Infinite where labels have no frame or, in training with CTC, fewer than CTC needs.
         """
@@ -65,28 +67,24 @@ class Task(nn.Module):
         return loss_B + self.config.ctc * ctc_loss(log_probs_BTV, lens_B, batch.targets_BL, batch.target_lens_B)
 
     def frames_needed(self, ids: list[int]) -> int:
-        """The fewest frames with which the loss of these labels is finite in training: without CTC, all fit into one."""
+        """Return the fewest frames with which the training loss of these labels is finite: without CTC, all fit into one."""
         return min(len(ids), 1) if self.ctc is None else frames_needed(ids)
 
     @torch.no_grad()
-    def decode(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
-        """The text that greedy search finds for each utterance."""
+    def predict(self, x_BTF: Tensor, lens_B: Tensor) -> list[str]:
+        """Return the text that greedy search finds for each utterance."""
         paths = greedy(self.net, self.head(x_BTF, lens_B), lens_B, self.config.symbols)
         return [self.units.decode(path.ids) for path in paths]
 
     @torch.no_grad()
     def hypotheses(self, x_BTF: Tensor, lens_B: Tensor, search: Search | None = None) -> list[list[Hypothesis]]:
-        """Readings of each utterance, best first, scored by log P(units | x); one each, by greedy search, without `search`.
+        """Return hypotheses of each utterance, best first, scored by log P(units | x); without `search`, the greedy one.
 
-        UserError for a lexicon or a language model, which a transducer's search does not take.
+        Raise UserError for a lexicon or a language model, which a transducer's search does not take.
         """
         search = search or Search()
-        for option in ("lm", "lexicon"):
-            require(
-                not getattr(search, option),
-                f"search.{option}: the search of task asr_transducer takes no {option}; leave it empty, or train asr_ctc",
-            )
+        self.check_search(search)
         beam, nbest = search.name == "beam", search.nbest
-        size = (search.beam_size or max(TRANSDUCER_BEAM, nbest)) if beam else 0
+        size = (search.beam_size or max(self.beam_size, nbest)) if beam else 0
         f_BTJ = self.head(x_BTF, lens_B)
         return readings(self.net, f_BTJ, lens_B, size, nbest, self.config.symbols, self.units.decode)

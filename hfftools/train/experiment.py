@@ -1,4 +1,4 @@
-"""An experiment's configuration in, its units, data and model out: what training, decoding and probing all start from."""
+"""Read an experiment's configuration, targets and data: what training, decoding and probing all start from."""
 
 import shutil
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from hfftools import dist
-from hfftools.config import resolve, with_option
+from hfftools.config import plugin, resolve, with_option
 from hfftools.data import datadir
-from hfftools.data.batch import Speech
+from hfftools.data.batch import Speech, Targets
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Perturb
 from hfftools.expdir import ExpDir
@@ -17,8 +17,7 @@ from hfftools.log import UserError, log
 from hfftools.model import ROOMS, Model
 from hfftools.nn.precision import use_bf16
 from hfftools.nn.rate import RATE_HZ
-from hfftools.text.units import Units
-from hfftools.text.units import load as load_units
+from hfftools.task.base import Task
 from hfftools.train.config import Config
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.state_cache import HiddenCache
@@ -65,17 +64,22 @@ def choose_precision(config: Config, device: torch.device) -> Config:
     return with_option(config, "train.bf16", use_bf16(config.train.bf16, device, "train.bf16"))
 
 
-def experiment_units(exp: ExpDir, config: Config) -> Units:
-    """The experiment's own copy of its units, or data.units where it has none yet."""
-    return load_units(exp.units if exp.units.exists() else Path(config.data.units))
+def task_of(config: Config) -> type[Task]:
+    """Return the class of the experiment's task, which states what is known of the task without a model."""
+    return plugin("task", config.task.name).Task
 
 
-def keep_units(exp: ExpDir, config: Config) -> None:
-    """Copy data.units into the experiment, unless that was done before."""
+def kept_targets(exp: ExpDir, config: Config) -> Targets:
+    """Return the targets that the experiment keeps: the units of a recogniser, the labels of a classifier."""
+    return task_of(config).load_targets(exp.units)
+
+
+def keep_targets(exp: ExpDir, targets: Targets) -> None:
+    """Write the targets into the experiment, unless that was done before."""
     if not exp.units.exists():
         aside = exp.units.with_name(".units")
         shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(config.data.units, aside)
+        targets.save(aside)
         aside.rename(exp.units)
 
 
@@ -105,9 +109,9 @@ def perturbation(config: Config) -> Perturb | None:
     return Perturb(config.perturb, config.seed) if config.perturb.wanted else None
 
 
-def speech(config: Config, directory: str, units: Units, model: Model, only: set[str] | None = None) -> Speech:
-    """The utterances of a data directory, or some of them, read from the cache of hidden states where it has all."""
-    utterances = datadir.read(directory, need_text=False)
+def speech(config: Config, directory: str, targets: Targets, model: Model, only: set[str] | None = None) -> Speech:
+    """Return the utterances of a data directory, or some of them, from the cache of hidden states where it has them all."""
+    utterances = datadir.read(directory, need_text=False, reference=model.task.reference)
     cache = None
     if features := usable_features(config, model):
         cache, digest = open_cache(features, directory, utterances)
@@ -115,41 +119,44 @@ def speech(config: Config, directory: str, units: Units, model: Model, only: set
             log.info(f"{cache.folder} does not hold {directory}: running the upstream")
             cache = None
     chosen = [utt for utt in utterances if only is None or utt.id in only]
-    return Speech(chosen, units, cache, model.layers)
+    return Speech(chosen, targets, cache, model.layers)
 
 
 def learnable(
     directory: str,
-    units: Units,
+    targets: Targets,
     upstream: Upstream,
     layers: list[int],
     features: str,
     frames_needed: Callable[[list[int]], int] | None = None,
     perturb: Perturb | None = None,
+    reference: str = "text",
 ) -> Speech:
-    """Transcribed speech to choose by or, with `frames_needed`, to learn from; from the cache `features` if one is named.
+    """Return speech with references to choose by or, with `frames_needed`, to learn from; from the cache `features`, if any.
 
-    `frames_needed` tells how many frames an utterance's labels take, as a task does. For training, symbols that the units
-    lack are refused, and utterances with fewer frames, at the highest speed of `perturb`, named and left out.
+    `frames_needed` returns how many frames an utterance's labels take, as a task does. For training, references that the
+    targets do not cover are refused, and utterances with fewer frames, at the highest speed of `perturb`, are named and
+    left out. References are read from the file `reference` of the directory.
     """
-    utterances = datadir.read(directory)
+    utterances = datadir.read(directory, reference=reference)
     cache = None
     if features:
         cache, digest = open_cache(features, directory, utterances)
         cache.check(upstream.hash, layers, digest)
     if frames_needed is not None:
-        _refuse_unknown(directory, utterances, units)
+        _refuse_unknown(Path(directory) / reference, utterances, targets)
         fastest = max(perturb.config.speeds) if perturb else 1.0
-        utterances = _long_enough(directory, utterances, units, upstream, frames_needed, fastest)
-    return Speech(utterances, units, cache, layers, perturb)
+        utterances = _long_enough(directory, utterances, targets, upstream, frames_needed, fastest)
+    return Speech(utterances, targets, cache, layers, perturb)
 
 
-def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -> None:
-    unknown = {u.id: symbols for u in utterances if (symbols := units.unknown(u.text or ""))}
+def _refuse_unknown(file: Path, utterances: list[Utterance], targets: Targets) -> None:
+    symbols_of = {u.id: targets.unknown(u.text or "") for u in utterances}
+    unknown = {utt: symbols for utt, symbols in symbols_of.items() if symbols}
     if unknown:
         utt, symbols = next(iter(unknown.items()))
         raise UserError(
-            f"{directory}/text: {len(unknown)} utterances have symbols that the units lack, first {utt}: "
+            f"{file}: {len(unknown)} utterances have symbols that the units lack, first {utt}: "
             f"{' '.join(repr(s) for s in symbols)}; make the units from this text, or normalise it"
         )
 
@@ -157,14 +164,14 @@ def _refuse_unknown(directory: str, utterances: list[Utterance], units: Units) -
 def _long_enough(
     directory: str,
     utterances: list[Utterance],
-    units: Units,
+    targets: Targets,
     upstream: Upstream,
     frames_needed: Callable[[list[int]], int],
     fastest: float,
 ) -> list[Utterance]:
     frames = upstream.out_lens(torch.tensor([round(u.duration_s * RATE_HZ / fastest) for u in utterances])).tolist()
     when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
-    needed = [frames_needed(units.encode(u.text or "")) for u in utterances]
+    needed = [frames_needed(targets.encode(u.text or "")) for u in utterances]
     too_long = {u.id: (n, f) for u, n, f in zip(utterances, needed, frames, strict=True) if n > f}
     for utt, (n, f) in list(too_long.items())[:10]:
         log.warning(f"{directory}: {utt} needs {n} frames for its labels and has {f}{when}; left out")

@@ -5,6 +5,7 @@ from functools import cached_property
 
 from torch.utils.tensorboard import SummaryWriter
 
+from hfftools import score
 from hfftools.expdir import ExpDir, write_text
 from hfftools.log import UserError
 
@@ -14,12 +15,13 @@ class Diverged(UserError):
 
 
 def told(record: dict) -> str:
-    """What a record's error rate is of, and the rate: `dev CER 12.34 %`."""
-    return f"dev {record['metric'].upper()} {100 * record['dev_error']:.2f} %"
+    """Return the metric of a record and its value: `dev CER 12.34 %`, or `dev accuracy 87.50 % (higher is better)`."""
+    direction = "" if score.is_lower_better(record) else " (higher is better)"
+    return f"dev {score.title(record['metric'])} {100 * score.dev_value(record):.2f} %{direction}"
 
 
 class History:
-    """Records {epoch, dev_error, metric, dev_loss, empty, …} in the order of the epochs; all have the same metric."""
+    """Records {epoch, dev_error, metric, lower_is_better, dev_loss, empty, …} by epoch; all have one metric."""
 
     def __init__(self, exp: ExpDir, records: list[dict] | None = None):
         self.exp, self.records = exp, records or []
@@ -36,7 +38,9 @@ class History:
         """All records as history.jsonl, and the newest one to TensorBoard."""
         write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.records))
         newest = dict(self.records[-1])
-        newest[f"dev_{newest.pop('metric')}"] = newest.pop("dev_error")  # TensorBoard has numbers alone, by name
+        newest[f"dev_{newest.pop('metric')}"] = score.dev_value(newest)  # TensorBoard has numbers alone, by name
+        del newest["dev_error"]
+        newest.pop("lower_is_better", None)
         for key, value in newest.items():
             for name, number in value.items() if isinstance(value, dict) else [("", value)]:
                 self._board.add_scalar(f"{key}/{name}".rstrip("/"), number, newest["epoch"])

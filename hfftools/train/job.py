@@ -13,7 +13,6 @@ from hfftools.log import UserError, log, require, setup_logging
 from hfftools.meter.flops import count_run
 from hfftools.meter.resources import checkpoint_bytes, parameters
 from hfftools.model import Model, check
-from hfftools.text.units import load as load_units
 from hfftools.train import experiment
 from hfftools.train.loop import Loop
 from hfftools.upstream.source import Source
@@ -48,11 +47,15 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
 
 
 def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch.device) -> None:
-    gone = exp.units.exists() and not Path(config.data.units).exists()
-    units = load_units(exp.units if gone else Path(config.data.units))
-    inputs = {"data.units": units.digest}
-    for key, directory in (("train", config.data.train), ("dev", config.data.dev)):
-        inputs[f"data.{key}"] = datadir.digest(datadir.read(directory))
+    task = experiment.task_of(config)
+    sets = {
+        f"data.{key}": datadir.read(getattr(config.data, key), reference=task.reference) for key in ("train", "dev")
+    }
+    if exp.units.exists() and not Path(config.data.units).exists():
+        targets = experiment.kept_targets(exp, config)
+    else:
+        targets = task.make_targets(Path(config.data.units), [u.text or "" for u in sets["data.train"]])
+    inputs = {"data.units": targets.digest} | {key: datadir.digest(utterances) for key, utterances in sets.items()}
     perturb = experiment.perturbation(config)
     if perturb and perturb.recordings:
         inputs["perturb.noise"] = datadir.digest(perturb.recordings, with_text=False)
@@ -62,7 +65,7 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
         return
     upstream = source.load()
     torch.manual_seed(config.seed)  # after the upstream, whose building may draw numbers of its own
-    model = Model(config, units, upstream)
+    model = Model(config, targets, upstream)
     kept = experiment.usable_features(config, model)
     features = experiment.training_features(config, kept)
     if features and model.mask.wanted:
@@ -70,14 +73,14 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
             "mask: with data.features the upstream is not run, so nothing in it is masked; set mask.time=0 mask.channel=0"
         )
     check_inputs(exp.inputs, {"upstream": upstream.hash})
-    shape = (units, upstream, model.layers)
-    train = experiment.learnable(config.data.train, *shape, features, model.task.frames_needed, perturb)
-    dev = experiment.learnable(config.data.dev, *shape, kept)
+    shape = (targets, upstream, model.layers)
+    train = experiment.learnable(config.data.train, *shape, features, model.task.frames_needed, perturb, task.reference)
+    dev = experiment.learnable(config.data.dev, *shape, kept, reference=task.reference)
     loop = Loop(exp, config, model, train, dev, device)
     if dist.is_main():
         save_config(config, exp.config)
         write_json(exp.inputs, {**inputs, "upstream": upstream.hash})
-        experiment.keep_units(exp, config)
+        experiment.keep_targets(exp, targets)
         setup_logging(exp.log)
     counts = parameters(model)
     log.info(f"{upstream.name}: layers {model.layers} of 0..{upstream.num_layers}")

@@ -33,7 +33,7 @@ class Loop:
     def __init__(self, exp: ExpDir, config: Config, model: Model, train: Speech, dev: Speech, device: torch.device):
         self.exp, self.config, self.device = exp, config, device
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
-        self.metric = score.headline(u.text or "" for u in dev.utterances)
+        self.metric = model.task.metric([u.text or "" for u in dev.utterances])
         every = config.train.accumulate
         counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
         self.steps = sum(-(-n // every) for n in counts)
@@ -182,13 +182,23 @@ class Loop:
         self.history.check_blank(self.config.train.blank_epochs)
 
     def _dev(self) -> dict:
-        """Return the dev set's mean loss, its error rate and the metric of it, and the share of empty hypotheses."""
-        hypotheses, loss = evaluate.transcribe(
+        """Return the dev set's mean loss, `dev_error`, which is minimised, and the share of empty predictions.
+
+        `dev_error` is the task's errors / counted; `score.dev_value` gives the metric of a record, which may be 1 - that.
+        """
+        task = self.model.task
+        predictions, loss = evaluate.predict(
             self.model, self.dev_data, self.config.data.batch_seconds, self.device, "dev", with_loss=True
         )
-        pairs = [(u.text, hypotheses[u.id]) for u in self.dev_data.utterances]
-        error, empty = score.rate(self.metric, *zip(*pairs, strict=True)), sum(not h for _, h in pairs) / len(pairs)
-        return {"dev_loss": loss, "dev_error": error, "metric": self.metric, "empty": empty}
+        references = [u.text or "" for u in self.dev_data.utterances]
+        in_order = [predictions[u.id] for u in self.dev_data.utterances]
+        return {
+            "dev_loss": loss,
+            "dev_error": score.mean_error(*task.errors(self.metric, references, in_order)),
+            "metric": self.metric,
+            "lower_is_better": task.lower_is_better,
+            "empty": sum(not prediction for prediction in in_order) / len(in_order),
+        }
 
     def _out_of_time(self) -> bool:
         return 0 < self.config.train.minutes <= self.ledger.train_minutes
@@ -203,7 +213,7 @@ class Loop:
         self.final_facts = {"epochs": epochs, "dev_error": scores["dev_error"], "metric": self.metric}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
-        kept = {key: scores[key] for key in ("dev_error", "metric", "dev_loss")}
+        kept = {key: scores[key] for key in ("dev_error", "metric", "lower_is_better", "dev_loss")}
         return {**self.ledger.read(), **kept, "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:

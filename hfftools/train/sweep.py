@@ -34,7 +34,8 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
             log.warning(f"{root / value} is left out: {error}")
             continue
         used = json.loads(exp.resources.read_text())
-        results[value] = {key: used[key] for key in ("dev_error", "metric", "dev_loss", "train_seconds", "epochs")}
+        kept = ("dev_error", "metric", "lower_is_better", "dev_loss", "train_seconds", "epochs")
+        results[value] = {key: used[key] for key in kept if key in used}  # older runs do not say lower_is_better
         log.info(f"{' = '.join([*keys, value])}: {told(used)}")
     if not results:
         raise UserError(f"{root}: no value of {', '.join(keys)} could be trained with; give lower ones")

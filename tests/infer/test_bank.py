@@ -59,14 +59,14 @@ def test_each_utterance_is_decoded_by_its_own_set(trained, corpus):
     data = Speech(utterances, None)
     batch = data.collate([data[i] for i in range(len(data))])
     for name in METHODS:
-        alone[name] = bank.Bank().add(trained / name).decode(batch)
+        alone[name] = bank.Bank().add(trained / name).predict(batch)
     assert len({tuple(texts) for texts in alone.values()}) >= 3  # there is something to mix up
     for name in METHODS:
         sets.add(trained / name)
     names = ["abcd"[i % 4] for i in range(len(data))]
-    mixed = sets.decode(batch, [trained / name for name in names])
+    mixed = sets.predict(batch, [trained / name for name in names])
     assert mixed == [alone[name][row] for row, name in enumerate(names)]
-    assert sets.models[trained / "a"].decode(batch) == alone["a"]  # and a call by one set alone
+    assert sets.models[trained / "a"].predict(batch) == alone["a"]  # and a call by one set alone
 
 
 def test_the_command_decodes_by_several_and_by_choice(trained, corpus, tmp_path):
@@ -79,7 +79,7 @@ def test_the_command_decodes_by_several_and_by_choice(trained, corpus, tmp_path)
     write_table(tmp_path / "utt2exp", table)
     by_choice = ["--data", f"{corpus}/test", "--choose", str(tmp_path / "utt2exp"), "--out", str(tmp_path / "out")]
     done = subprocess.run([*command, *by_choice], capture_output=True, text=True)
-    assert done.returncode == 0 and "%WER" in done.stdout and f"wrote {tmp_path}/out/test/text" in done.stdout
+    assert done.returncode == 0 and "%WER" in done.stdout and f"wrote {tmp_path}/out/test" in done.stdout
     mixed = read_table(tmp_path / "out" / "test" / "text", value_required=False)
     assert mixed == {utt: texts[name][utt] for utt, name in table.items()}
     assert set(json.loads((tmp_path / "out" / "test" / "decode.json").read_text())["scores"]) == {"wer", "cer"}

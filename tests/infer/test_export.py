@@ -22,6 +22,8 @@ from hfftools.infer import export
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.task import asr_ctc, asr_transducer
+from hfftools.text import units
 from hfftools.train import checkpoint, experiment
 from hfftools.upstream.names import load_upstream
 
@@ -77,11 +79,12 @@ def train(corpus, encoder, spelled, tmp_path_factory):
             [], [f"upstream={name}", f"data.units={corpus}/units", "device=cpu", "task.head_dim=16", *options]
         )
         torch.manual_seed(0)
-        model = Model(config, experiment.experiment_units(exp, config), load_upstream(name))
+        targets = units.load(config.data.units)
+        model = Model(config, targets, load_upstream(name))
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.data += 0.1 * torch.randn_like(parameter)
         save_config(config, exp.config)
-        experiment.keep_units(exp, config)
+        experiment.keep_targets(exp, targets)
         checkpoint.save(exp.final, model.trained_state(), model)
         return exp.root
 
@@ -107,7 +110,7 @@ def test_posteriors_and_texts_are_the_models(case, train, corpus, tmp_path):
     found_BTU, found_lens_B = read(session, batch.wav_BN, batch.num_samples_B)
     assert found_lens_B.tolist() == lens_B.tolist()
     pieces = json.loads(session.get_modelmeta().custom_metadata_map["pieces"])
-    for row, (n, text) in enumerate(zip(lens_B.tolist(), model.decode(batch), strict=True)):
+    for row, (n, text) in enumerate(zip(lens_B.tolist(), model.predict(batch), strict=True)):
         assert np.abs(found_BTU[row, :n] - wanted_BTU[row, :n]).max() < 1e-3
         wav_1N = batch.wav_BN[row : row + 1, : batch.num_samples_B[row]]
         alone_1TU, _ = read(session, wav_1N, batch.num_samples_B[row : row + 1])
@@ -141,7 +144,7 @@ def test_the_snippet_of_the_documentation_reads_the_file(train, corpus, tmp_path
     assert done.returncode == 0, done.stderr
     model = Bank().add(root)
     wavs = [torch.from_numpy(waveform.load(str(tmp_path / f"{number}.wav"))) for number in range(len(items))]
-    texts = model.decode(data.collate([(row, wav_N) for row, wav_N in enumerate(wavs)]))
+    texts = model.predict(data.collate([(row, wav_N) for row, wav_N in enumerate(wavs)]))
     assert len(set(texts)) > 1  # there is something to tell apart
     assert done.stdout.splitlines() == [f"{number}.wav {text}".strip() for number, text in enumerate(texts)]
 
@@ -149,8 +152,8 @@ def test_the_snippet_of_the_documentation_reads_the_file(train, corpus, tmp_path
 def test_the_metadata_are_whole(train, tmp_path):
     root = train("hff_tiny", "tune.name=lora", "task.head=linear")
     facts = {p.key: p.value for p in onnx.load(export.export(root, tmp_path / "a.onnx")).metadata_props}
-    units = experiment.experiment_units(ExpDir(root), None)
-    assert json.loads(facts["units"]) == units.symbols and json.loads(facts["pieces"]) == units.pieces
+    inventory = units.load(ExpDir(root).units)
+    assert json.loads(facts["units"]) == inventory.symbols and json.loads(facts["pieces"]) == inventory.pieces
     assert (facts["units_kind"], facts["blank"], facts["sample_rate_hz"], facts["stride_samples"]) == (
         "char", "0", "16000", "640",
     )  # fmt: skip
@@ -165,8 +168,9 @@ def test_what_cannot_be_exported_is_one_line(train, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not an experiment"):
         export.export(tmp_path / "none", out)
     with monkeypatch.context() as patch:
-        patch.setattr(export, "TASKS", ("other",))
-        with pytest.raises(UserError, match="task 'asr_ctc' cannot be exported; those that can: other"):
+        patch.setattr(asr_ctc.Task, "exports", False)
+        patch.setattr(asr_transducer.Task, "exports", True)
+        with pytest.raises(UserError, match="task 'asr_ctc' cannot be exported; those that can: asr_transducer"):
             export.export(root, out)
     with monkeypatch.context() as patch:
         patch.setattr(export, "LIMIT_BYTES", 1000)

@@ -86,7 +86,7 @@ def test_the_text_is_that_of_the_pieces_whatever_the_batch(trained, speech, tmp_
     model = Bank().add(trained)
     for segment in segments[:3]:
         piece = transcribe.Piece(0, samples[round(segment["start_s"] * 16000) : round(segment["end_s"] * 16000)])
-        assert model.decode(transcribe._batch([piece])) == [segment["text"]]
+        assert model.predict(transcribe._batch([piece])) == [segment["text"]]
 
 
 def test_segments_in_python_are_those_of_the_command(trained, speech, tmp_path):

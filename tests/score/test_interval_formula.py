@@ -75,7 +75,7 @@ def test_word_error_rate_is_substitutions_deletions_and_insertions_over_words():
     found = count("wer", alignments)
     assert (found.substitutions, found.deletions, found.insertions, found.words) == (s, d, i, words)
     assert found.correct == words - s - d and found.wrong_sentences == 3
-    assert found.rate == score.rate("wer", REFS, HYPS) == pytest.approx((s + d + i) / words)
+    assert found.rate == score.mean_error(*score.errors("wer", REFS, HYPS)) == pytest.approx((s + d + i) / words)
     assert found.rate != pytest.approx(np.mean([sum(e) / len(r.split()) for e, r in zip(BY_HAND, REFS, strict=True)]))
 
 
@@ -100,5 +100,5 @@ def test_better_and_worse_are_the_second_system_s(tmp_path):
     refs = ["a b", "c d", "e f", "g h"]
     first = Decoded(tmp_path, list("1234"), ["ann"] * 4, refs, ["x b", "x y", "e f", "g h"])
     second = Decoded(tmp_path, list("1234"), ["ann"] * 4, refs, ["a b", "c y", "e x", "g h"])
-    found = compare(first, second)
+    found = compare(first, second, "wer")
     assert (found.better, found.worse, found.errors_first, found.errors_second) == (2, 1, 3, 2)

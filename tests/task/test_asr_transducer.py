@@ -79,7 +79,7 @@ def test_without_a_search_hypotheses_are_what_decode_gives(here):
     model.eval()
     batch = batch_of(data, range(4))
     x_BTF, lens_B = model.encode(batch)
-    texts = model.decode(batch)
+    texts = model.predict(batch)
     assert any(texts)
     for search in (None, Search(name="greedy")):
         assert [some[0].text for some in model.task.hypotheses(x_BTF, lens_B, search)] == texts

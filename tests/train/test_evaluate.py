@@ -20,8 +20,8 @@ def test_the_loss_is_the_mean_of_the_finite_losses_of_utterances():
         batch.to = lambda device: batch
         return batch
 
-    task = SimpleNamespace(decode=lambda x, lens: [str(n) for n in range(x)], loss=loss)
+    task = SimpleNamespace(predict=lambda x, lens: [str(n) for n in range(x)], loss=loss)
     model = SimpleNamespace(eval=lambda: None, encode=lambda batch: (len(batch.ids), None), task=task)
     data = SimpleNamespace(durations_s=[1.0] * 4, batches=lambda order: map(batch_of, batches))
-    found, mean = evaluate.transcribe(model, data, 10.0, torch.device("cpu"), "dev", with_loss=True)
+    found, mean = evaluate.predict(model, data, 10.0, torch.device("cpu"), "dev", with_loss=True)
     assert found == {"a": "0", "b": "1", "c": "2", "d": "0"} and mean == pytest.approx(3.0)

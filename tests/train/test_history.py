@@ -66,7 +66,7 @@ def test_epochs_and_search_weights_are_chosen_by_what_the_dev_set_can_tell(
     texts = {u.id: u.text for u in datadir.read(tmp_path / "dev")}
     recognised = [few_right(texts), nearly_right(texts)]
     script = iter([*recognised, recognised[best]])  # two epochs, and the final model
-    monkeypatch.setattr(evaluate, "transcribe", lambda *_, **__: (next(script), 1.0))
+    monkeypatch.setattr(evaluate, "predict", lambda *_, **__: (next(script), 1.0))
     exp = job.train(tmp_path / "exp", [], [*options, *spoken, "train.average=1"])
     history, used = read_json_lines(exp.history), json.loads(exp.resources.read_text())
     assert used["averaged"] == [best + 1]

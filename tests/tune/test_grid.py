@@ -202,7 +202,7 @@ def test_saved_and_loaded_it_gives_the_same_hypotheses(build, tune, form, tmp_pa
     model.eval(), other.eval()
     with torch.no_grad():
         assert torch.equal(model.task.log_probs(*model.encode(batch)), other.task.log_probs(*other.encode(batch)))
-    assert model.decode(batch) == other.decode(batch)
+    assert model.predict(batch) == other.predict(batch)
     tensors, info = checkpoint.read(path)
     assert info["upstream_hash"] == model.upstream.hash
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
