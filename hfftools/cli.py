@@ -1,4 +1,4 @@
-"""Parse the command lines of all commands alike, and turn errors into one line and a non-zero exit code."""
+"""Set up the command lines of all commands, and turn errors into one line and a non-zero exit code."""
 
 import argparse
 import logging
@@ -15,8 +15,13 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the line breaks of the description, and print the default of every option that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        """Return the help of an option, with its default unless that is empty or the text names it already."""
         shown = action.help or ""
-        if not action.option_strings or action.default in (None, False, [], argparse.SUPPRESS) or "%(default)" in shown:
+        if (
+            not action.option_strings
+            or action.default in (None, False, "", [], argparse.SUPPRESS)
+            or "%(default)" in shown
+        ):
             return shown
         return f"{shown} (default: %(default)s)"
 
@@ -62,7 +67,7 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(f"{name}: error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted; run the same command again to continue")
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of standard output, such as `head`, has ended: nobody reads a message
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without write permission: the user can fix it, and needs the name
         _log_to_files(str(error))

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
@@ -43,7 +43,7 @@ def conf_file(kind: str, name: str) -> Path:
 
 
 class OptionError(UserError):
-    """An option of a dataclass with a value out of its range; `resolve` puts the dotted path of the part before it."""
+    """Report a value out of an option's range; `resolve` adds the dotted path of the dataclass that has the option."""
 
 
 def at_least(part: Any, low: float, *names: str) -> None:
@@ -98,14 +98,13 @@ def resolve(
     for word in overrides:
         if "=" not in word or word.startswith("-"):
             raise UserError(f"'{word}' is not of the form key=value")
-        given = f'{word}""' if word.endswith("=") else word  # nothing after the sign is an empty text
+        given = f'{word}""' if word.endswith("=") else word  # omegaconf takes `key=` for null; we mean an empty text
         parts.append((word, _checked(lambda given=given: OmegaConf.from_dotlist([given]), word)))
     merged = _node(schema)
     for key, room in (rooms or {}).items():
         named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
         name = next((n for n in reversed(named) if n), OmegaConf.select(merged, f"{key}.name"))
         OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
-    _open(merged)  # what was put in place as a frozen part is closed again
     for where, part in parts:
         merged = _checked(lambda merged=merged, part=part: OmegaConf.merge(merged, part), where)
         for key in rooms or {}:
@@ -121,7 +120,7 @@ def _node(schema: type) -> DictConfig:
 
 
 def _open(node: DictConfig) -> None:
-    """Take away the read-only marks that omegaconf puts on the nodes of frozen dataclasses."""
+    """Remove the read-only marks that omegaconf puts on the nodes of frozen dataclasses."""
     OmegaConf.set_readonly(node, None)
     for part in _parts(node).values():
         _open(part)
@@ -136,7 +135,7 @@ def _parts(node: DictConfig) -> dict[str, DictConfig]:
 def _build(node: DictConfig, prefix: str = "") -> Any:
     """Return the dataclass instance of a node; a value out of its range is named by its whole dotted key.
 
-    Inner parts are built first, so that it is the part that has the option which refuses its value.
+    Inner parts are built first, so that the error comes from the part that has the option, and its prefix is the right one.
     """
     for key, part in _parts(node).items():
         _build(part, f"{prefix}{key}.")
@@ -147,22 +146,24 @@ def _build(node: DictConfig, prefix: str = "") -> Any:
 
 
 def _load(path: Path) -> DictConfig:
+    """Return the content of a yaml file; raise UserError unless it is readable yaml of `option: value` lines."""
     try:
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise UserError(
-                f"configuration {path} is not a list of `option: value` lines; write `option: value` in each"
+                f"configuration {path} does not have the form `option: value`; write each option on a line of this form"
             )
         return loaded
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"configuration {path} does not exist") from None
-    except Exception as error:
+    except Exception as error:  # yaml, omegaconf and the decoding of bytes each raise errors of their own
         raise UserError(f"configuration {path} is not yaml: {' '.join(str(error).split())}") from None
 
 
-def _checked(merge: Any, where: str) -> DictConfig:
+def _checked(merge: Callable[[], Any], where: str) -> Any:
+    """Return what `merge` returns; raise UserError, which begins with `where`, in place of omegaconf's errors."""
     try:
         return merge()
     except ConfigKeyError as error:
@@ -171,7 +172,7 @@ def _checked(merge: Any, where: str) -> DictConfig:
         known = [str(k) for k in parent] if parent is not None else []
         raise UserError(f"{where}: there is no option '{key}'; {suggest(key.split('.')[-1], known)}") from None
     except (OmegaConfBaseException, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]  # omegaconf adds lines with its own types and keys
         if "ListConfig" in reason:
             reason = "takes a list, such as [a,b]"
         full_key = getattr(error, "full_key", None)
@@ -199,7 +200,7 @@ def with_option(config: C, key: str, value: Any) -> C:
     """Return a copy of the dataclass `config` in which the option of the dotted `key` has another value."""
     name, _, rest = key.partition(".")
     changed: Any = {name: with_option(getattr(config, name), rest, value) if rest else value}
-    return replace(config, **changed)  # type: ignore[type-var]  # C has no bound that says "a dataclass"
+    return replace(config, **changed)  # type: ignore[type-var]  # no bound of C can require a dataclass
 
 
 def recorded_option(config: C, key: str, path: Path) -> C:

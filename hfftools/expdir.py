@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from hfftools.log import UserError
 
-_UMASK = os.umask(0)
+_UMASK = os.umask(0)  # the only way to read it is to set it
 os.umask(_UMASK)
 
 
@@ -24,7 +24,7 @@ def write_aside(path: Path | str) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
-        aside.chmod(0o666 & ~_UMASK)  # some writers make their files private
+        aside.chmod(0o666 & ~_UMASK)  # safetensors and tempfile create files that only their owner can read
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
@@ -43,9 +43,9 @@ def write_json(path: Path | str, value: object) -> None:
 
 def append_json_line(path: Path, value: dict) -> None:
     """Append one line to a .jsonl file in a single write, after completing a line that a killed process left unfinished."""
-    cut = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    unfinished = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with open(path, "ab") as file:
-        file.write((("\n" if cut else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
+        file.write((("\n" if unfinished else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
 
 
 def read_json_lines(path: Path) -> list[dict]:
@@ -71,7 +71,7 @@ def file_hash(*paths: Path) -> str:
 
 @dataclass(frozen=True)
 class ExpDir:
-    """Return the paths inside exp/<name>/."""
+    """Name the files and folders inside exp/<name>/."""
 
     root: Path
 
@@ -165,7 +165,7 @@ class ExpDir:
 
     @property
     def built_in(self) -> Path:
-        """Return the folder of synthetic speech, made where no data is given."""
+        """Return the folder of synthetic speech, made if no data is given."""
         return self.root / "data"
 
     @property
@@ -213,13 +213,13 @@ class ExpDir:
             yield
         finally:
             lock.release()
-            if [path.name for path in self.root.iterdir()] == [".lock"]:  # nothing came of it: leave nothing
+            if [path.name for path in self.root.iterdir()] == [".lock"]:  # nothing was written: leave no empty folder
                 (self.root / ".lock").unlink()
                 self.root.rmdir()
 
 
 def check_inputs(path: Path, inputs: dict[str, str]) -> None:
-    """UserError that names what changed, by `inputs` {what: digest}, since `path` was written."""
+    """Raise UserError that names the inputs, {name: digest}, whose digests differ from those recorded in `path`."""
     old = json.loads(path.read_text()) if path.exists() else {}
     changed = [what for what, digest in inputs.items() if old.get(what, digest) != digest]
     if changed:

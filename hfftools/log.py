@@ -39,14 +39,16 @@ def setup_logging(file: Path | None = None) -> None:
 
 
 class _TqdmHandler(logging.Handler):
+    """Print messages above a progress bar, which a plain handler would break in two."""
+
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
 
 
 def progress(items: Iterable | None, total: int | None, what: str, unit: str = "utt") -> tqdm:
-    """A progress bar on standard error; if that is not a terminal it prints a line every ten seconds, not every step."""
+    """Return a progress bar on standard error; if that is not a terminal, it prints a line every ten seconds."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
-    quiet = log.level > logging.INFO  # in every process of torchrun but the first
+    quiet = log.level > logging.INFO  # dist.join sets this in every process of torchrun but the first
     shown = {"mininterval": interval, "dynamic_ncols": True, "leave": False, "disable": quiet}
     return tqdm(items, total=total, desc=what, unit=unit, **shown)
 

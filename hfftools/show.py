@@ -1,4 +1,4 @@
-"""Print a configuration as yaml, with the comment that stands beside each option where its dataclass defines it."""
+"""Print a configuration as yaml; each option has the comment that its dataclass has where it defines the option."""
 
 import inspect
 import io
@@ -19,22 +19,24 @@ def show(config: Any) -> str:
 
 
 def _lines(config: Any, indent: str) -> Iterator[str]:
+    """Yield the lines of a dataclass or dictionary, those of its parts indented by two more spaces."""
     comments = _comments(type(config))
     for name, value in (config if isinstance(config, dict) else vars(config)).items():
         comment = comments.get(name, "")
         if is_dataclass(value) or isinstance(value, dict) and value:
-            yield _beside(f"{indent}{name}:", comment)
+            yield _with_comment(f"{indent}{name}:", comment)
             yield from _lines(value, indent + "  ")
         else:
-            yield _beside(f"{indent}{name}: {_as_yaml(value)}", comment)
+            yield _with_comment(f"{indent}{name}: {_as_yaml(value)}", comment)
 
 
-def _beside(line: str, comment: str) -> str:
+def _with_comment(line: str, comment: str) -> str:
+    """Return a line of yaml followed by a comment in column WIDTH, if there is a comment."""
     return f"{line:<{WIDTH}}  # {comment}" if comment else line
 
 
 def _as_yaml(value: Any) -> str:
-    """Return a value on one line: JSON, which yaml reads, and words without quotes where yaml takes them for words."""
+    """Return a value on one line: as JSON, which yaml reads, but text without quotes if yaml reads that as text too."""
     if isinstance(value, list):
         return "[" + ", ".join(_as_yaml(item) for item in value) + "]"
     if isinstance(value, str) and value and parse_yaml(f"x: {value}\n").get("x") == value:
@@ -52,6 +54,9 @@ def _comments(schema: type) -> dict[str, str]:
 
 
 def _own_comments(schema: type) -> dict[str, str]:
+    """Return {field: comment} of the fields that a class defines itself, from the tokens of its source."""
+    # ast drops comments, so the tokens are read. A field begins with its name at one level of indentation; a comment on a
+    # line of its own belongs to the next field, and one behind code to the field of this line.
     source = inspect.cleandoc("\n" + inspect.getsource(schema))
     fields = schema.__annotations__
     comments: dict[str, str] = {}
@@ -63,7 +68,7 @@ def _own_comments(schema: type) -> dict[str, str]:
             above.append(text)
         elif token.type == tokenize.COMMENT and name:
             comments[name] = " ".join([*filter(None, [comments.get(name)]), text])
-        elif token.type == tokenize.NEWLINE:
+        elif token.type == tokenize.NEWLINE:  # the end of a statement; line breaks inside brackets are tokens NL
             name, above = "", []
         elif token.type == tokenize.NAME and not name and token.string in fields and token.line.startswith("    "):
             if token.line.lstrip().startswith(f"{token.string}:"):

@@ -1,7 +1,7 @@
-"""hff-account: upstreams and methods by name in; what training them costs out, all but the times, before any is trained.
+"""hff-account: print what training methods on an upstream costs, without the times, before anything is trained.
 
-The upstream is built with random weights from a table of shapes, and nothing is downloaded. A method may carry options:
-houlsby:tune.layers=top4.
+The upstream is built with random weights from a table of shapes, and nothing is downloaded. A method may have options of
+its own: houlsby:tune.layers=top4.
 """
 
 from pathlib import Path
@@ -16,8 +16,8 @@ def main() -> None:
     )
     parser.add_argument("--method", action="append", required=True, help="a method of conf/method; may be repeated")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
-    parser.add_argument("--batch", type=int, default=2, help="utterances a step")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance in seconds")
+    parser.add_argument("--batch", type=int, default=2, help="utterances per step")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
     add_show(parser)
     args = parser.parse_intermixed_args()

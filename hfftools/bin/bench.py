@@ -1,4 +1,4 @@
-"""hff-bench: methods by name in; their step time, operations and memory beside full fine-tuning's out, on random weights."""
+"""hff-bench: measure step time, operations and memory of methods, as ratios to full fine-tuning, on random weights."""
 
 from pathlib import Path
 
@@ -8,13 +8,15 @@ from hfftools.cli import add_show, command_parser, run_main
 def main() -> None:
     parser = command_parser("hff-bench", __doc__)
     parser.add_argument("--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER")
-    parser.add_argument("--methods", default="", help="'hff full houlsby:tune.layers=top4'; default: all")
+    parser.add_argument("--methods", default="", help="such as 'hff full houlsby:tune.layers=top4'; without it, all")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of an utterance")
-    parser.add_argument("--batch", type=int, default=2, help="utterances a step")
-    parser.add_argument("--steps", type=int, default=3, help="that are timed in a round, after one to warm up")
-    parser.add_argument("--rounds", type=int, default=2, help="through all methods")
-    parser.add_argument("--out", type=Path, default=Path("bench.md"), help="file to write, with a .json beside it")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance in seconds")
+    parser.add_argument("--batch", type=int, default=2, help="utterances per step")
+    parser.add_argument("--steps", type=int, default=3, help="steps that are timed per round, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=2, help="times that all methods are measured")
+    parser.add_argument(
+        "--out", type=Path, default=Path("bench.md"), help="file to write, and a .json of the same name"
+    )
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any option, such as device=cuda or train.bf16=true"
     )

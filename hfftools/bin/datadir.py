@@ -1,4 +1,4 @@
-"""hff-datadir: a Kaldi data directory in; checked (validate), repaired (fix), its text normalised, or copied (speed)."""
+"""hff-datadir: check (validate) or repair (fix) a Kaldi data directory, normalise its text, or copy it at several speeds."""
 
 from pathlib import Path
 
@@ -6,23 +6,24 @@ from hfftools.cli import command_parser, run_main
 
 
 def _numbers(text: str) -> list[float]:
+    """Return the numbers of a list that commas separate."""
     return [float(word) for word in text.split(",")]
 
 
 def main() -> None:
     parser = command_parser("hff-datadir", __doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    validate = verbs.add_parser("validate", help="check that all files are there, sorted, and agree")
+    validate = verbs.add_parser("validate", help="check that all files exist, are sorted, and have the same utterances")
     validate.add_argument("data", type=Path, help="data directory, such as data/train")
     validate.add_argument("--no-text", action="store_true", help="transcripts are not required")
     fix = verbs.add_parser("fix", help="keep the utterances that every file has; originals go to .backup/")
     fix.add_argument("data", type=Path, help="data directory, such as data/train")
-    speed = verbs.add_parser("speed", help="copies of every utterance at several speeds, pitch and tempo together")
+    speed = verbs.add_parser("speed", help="copy every utterance at several speeds; pitch and tempo change together")
     speed.add_argument("data", type=Path, help="data directory, such as data/train")
     speed.add_argument("out", type=Path, help="data directory to write, such as data/train_sp")
-    speed.add_argument("--speeds", type=_numbers, default=[0.9, 1.0, 1.1], help="factors, 0.9,1.0,1.1 where not given")
+    speed.add_argument("--speeds", type=_numbers, default=[0.9, 1.0, 1.1], help="factors, as 0.9,1.0,1.1")
     normalise = verbs.add_parser(
-        "normalise", help="case, punctuation, digits and spaces of text; originals go to .backup/"
+        "normalise", help="normalise case, punctuation, digits and spaces of text; originals go to .backup/"
     )
     normalise.add_argument("data", type=Path, help="data directory, such as data/train")
     normalise.add_argument("options", nargs="*", metavar="key=value", help="language, case, punctuation, numbers")
@@ -35,7 +36,7 @@ def main() -> None:
         count = validation.validate(args.data, need_text=not args.no_text)
         print(f"{count} utterances. Successfully validated data-directory {args.data}")
     elif args.verb == "speed":
-        from hfftools.data import perturb  # here, so that the other verbs need not wait for torch
+        from hfftools.data import perturb  # imported here because it loads torch, which the other verbs do not need
 
         perturb.speed(args.data, args.out, args.speeds)
     else:

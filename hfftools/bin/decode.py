@@ -1,8 +1,8 @@
-"""hff-decode: experiments in, hypotheses and scores of their test sets out, in exp/<name>/decode/<set>/.
+"""hff-decode: decode the test sets of experiments, and score them, in exp/<name>/decode/<set>/.
 
-Greedy, unless search.name=beam: then in <set>_beam or, with search.lm=FILE, <set>_beam_lm, whose search.lm_weight and
-search.word_score are chosen on the experiment's dev set where they are not given. Experiments of one upstream share it
-in memory. With --choose each utterance is decoded by an experiment of its own.
+The search is greedy unless search.name=beam, whose results are in <set>_beam or, with search.lm=FILE, in <set>_beam_lm.
+If search.lm_weight and search.word_score are not given, they are chosen on the experiment's dev set. Experiments with the
+same upstream hold it in memory once. With --choose a table says which experiment decodes which utterance.
 """
 
 from pathlib import Path

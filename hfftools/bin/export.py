@@ -1,4 +1,4 @@
-"""hff-export: a trained experiment in, one ONNX file out that gives its posteriors wherever ONNX Runtime runs."""
+"""hff-export: write a trained experiment as one ONNX file, which returns its posteriors wherever ONNX Runtime runs."""
 
 from pathlib import Path
 

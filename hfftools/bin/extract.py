@@ -1,4 +1,4 @@
-"""hff-extract: load and verify an upstream; with --out, keep its hidden states, so that no epoch computes them again."""
+"""hff-extract: load and verify an upstream; with --out, store its hidden states, so that no epoch computes them again."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ def main() -> None:
     parser.add_argument("--upstream", default="hff_tiny", help="name, alias or path of the upstream")
     parser.add_argument("--out", type=Path, help="folder of the cache; without it the upstream is only verified")
     parser.add_argument("--layers", default="all", help="all, last, or numbers such as 2,4,6")
-    parser.add_argument("--batch-seconds", type=float, default=60.0, help="audio a batch, padding counted")
+    parser.add_argument(
+        "--batch-seconds", type=float, default=60.0, help="seconds of audio per batch, padding included"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("data", nargs="+", help="data directories")
     args = parser.parse_args()

@@ -1,6 +1,7 @@
-"""hff-lm: transcripts or text files in, a Kneser-Ney n-gram language model out, as lm.arpa and words.txt.
+"""hff-lm: estimate a Kneser-Ney n-gram language model from transcripts or text files, as lm.arpa and words.txt.
 
-With --model a model that is there, or one of LibriSpeech's own by name; --held-out tells how well it predicts a text.
+With --model it takes an existing model instead, or downloads one of LibriSpeech's by name. --held-out prints the model's
+perplexity on a text.
 """
 
 from pathlib import Path
@@ -12,9 +13,11 @@ def main() -> None:
     parser = command_parser("hff-lm", __doc__)
     parser.add_argument("text", type=Path, nargs="*", help="data directories such as data/train, or text files")
     parser.add_argument("--order", type=int, help="words or units in an n-gram (default 3)")
-    parser.add_argument("--units", type=Path, help="a folder of units: over them instead of words")
     parser.add_argument(
-        "--model", help="in place of text: a file, or a name such as 3-gram.pruned.1e-7, which is downloaded"
+        "--units", type=Path, help="a folder of units; the model is then over these units, not over words"
+    )
+    parser.add_argument(
+        "--model", help="instead of text: a model file, or a name such as 3-gram.pruned.1e-7, which is downloaded"
     )
     parser.add_argument("--held-out", type=Path, help="data directory or text file to report the perplexity of")
     parser.add_argument("--out", type=Path, required=True, help="folder such as exp/lm")

@@ -1,4 +1,4 @@
-"""hff-pretrain: data directories in, an encoder of our own out; run it again to go on where it stopped."""
+"""hff-pretrain: pre-train an encoder on the speech of data directories; run it again to resume where it stopped."""
 
 from pathlib import Path
 

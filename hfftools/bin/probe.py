@@ -1,7 +1,7 @@
-"""hff-probe: an upstream and transcribed speech in, what each of its layers knows out: words, phones, speakers, geometry.
+"""hff-probe: measure on transcribed speech what each layer of an upstream encodes: words, phones, speakers, geometry.
 
-Without data it takes that of data/, where a recipe made it, or speaks a small set itself, and says so. The folder it writes
-holds index.html, table.txt, probe.json, pictures and recommendation.yaml for `hff-train --config`.
+Without data it takes what a recipe made in data/ or, if there is none, synthesises a small set, and logs which. The folder
+that it writes has index.html, table.txt, probe.json, pictures and recommendation.yaml for `hff-train --config`.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from hfftools.cli import add_show, command_parser, run_main
 
 def main() -> None:
     parser = command_parser("hff-probe", __doc__)
-    parser.add_argument("--upstream", help="name, alias or path of the upstream; hff_tiny where not given")
-    parser.add_argument("--out", type=Path, help="folder for the result; exp/probe_<upstream> where not given")
+    parser.add_argument("--upstream", help="name, alias or path of the upstream (default: hff_tiny)")
+    parser.add_argument("--out", type=Path, help="folder for the result (default: exp/probe_<upstream>)")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument(
         "overrides",

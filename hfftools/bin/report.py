@@ -1,4 +1,4 @@
-"""hff-report: finished experiments in, RESULTS.md and a plot of error against cost out; the table is printed as well."""
+"""hff-report: write RESULTS.md and a plot of error against cost of finished experiments, and print the table."""
 
 from pathlib import Path
 
@@ -14,8 +14,10 @@ def main() -> None:
         help="experiments; those that differ in their seed alone share a row, and each recipe and upstream has a section",
     )
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="file to write")
-    parser.add_argument("--title", default="Results", help="its first line")
-    parser.add_argument("--command", default="", help="what made the experiments, for the file")
+    parser.add_argument("--title", default="Results", help="first line of the file")
+    parser.add_argument(
+        "--command", default="", help="the command that made the experiments, which the file then names"
+    )
     args = parser.parse_args()
     from hfftools.expdir import ExpDir
     from hfftools.log import setup_logging

@@ -1,8 +1,7 @@
-"""hff-score: decoded sets in, their %WER, %CER and %TER out, and score_*/result.txt; of several, how they compare.
+"""hff-score: print %WER, %CER and %TER of decoded sets, and write score_*/result.txt; given several, compare them.
 
-One experiment (exp/<name>: all its decoded sets) or one decoded set (exp/<name>/decode/<set>) is scored anew. With more
-of either, the first is what each other is compared with, on the sets that both have: the difference, its 95 % interval,
-and whether it is chance.
+One experiment (exp/<name>: all its decoded sets) or one decoded set (exp/<name>/decode/<set>) is scored again. Given
+several, each is compared with the first on the sets that both have: the difference, its 95 % interval, and its p-value.
 """
 
 from pathlib import Path
@@ -26,10 +25,13 @@ def main() -> None:
         from hfftools.infer.decode_sets import rescore
 
         scores = {str(folder): rescore(folder) for folder in decoded_sets(args.exp[0])}
-        for folder, found in scores.items():
-            print("\n".join(score.line(folder) for score in found.values()))
+        for folder, by_metric in scores.items():
+            print("\n".join(score.line(folder) for score in by_metric.values()))
         if args.out:
-            write_json(args.out, {w: {m: asdict(score) for m, score in found.items()} for w, found in scores.items()})
+            figures = {}
+            for folder, by_metric in scores.items():
+                figures[folder] = {metric: asdict(score) for metric, score in by_metric.items()}
+            write_json(args.out, figures)
         return
     comparisons = []
     for other in args.exp[1:]:

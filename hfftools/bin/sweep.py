@@ -1,4 +1,4 @@
-"""hff-sweep: values of an option in, a short training run each out, and the best on dev as a yaml for hff-train --config."""
+"""hff-sweep: train once with each value of an option, and write the best on dev as a yaml for hff-train --config."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ from hfftools.cli import add_show, command_parser, packaged_names, run_main
 
 def main() -> None:
     parser = command_parser("hff-sweep", __doc__)
-    parser.add_argument("out", type=Path, help="folder of the runs, one a value, and of best.yaml")
-    parser.add_argument("--keys", nargs="+", required=True, help="options that take each value, such as optim.fuse.lr")
+    parser.add_argument("out", type=Path, help="folder for the runs, one per value, and for best.yaml")
+    parser.add_argument(
+        "--keys", nargs="+", required=True, help="options that are set to each value, such as optim.fuse.lr"
+    )
     parser.add_argument("--values", nargs="+", required=True, help="values to try, such as 1e-3 2e-3 4e-3")
     parser.add_argument("--method", help=f"a method: {packaged_names('method')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")

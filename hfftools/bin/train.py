@@ -1,4 +1,4 @@
-"""hff-train: an experiment's folder and a method in, a trained model out; run it again to go on where it stopped.
+"""hff-train: train a model by a method in an experiment's folder; run it again to resume where it stopped.
 
 On several GPUs: torchrun --standalone --nproc-per-node 2 --no-python hff-train exp/x … train.accumulate=2
 """
@@ -35,6 +35,7 @@ def main() -> None:
 
 
 def _show(args) -> None:
+    """Print the configuration as yaml, with the comment of each option."""
     from hfftools.config import conf_file
     from hfftools.show import show
     from hfftools.train.experiment import configure

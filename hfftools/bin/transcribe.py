@@ -1,7 +1,7 @@
-"""hff-transcribe: a trained experiment and recordings in, what is said in them out, as text, JSON or SRT subtitles.
+"""hff-transcribe: transcribe recordings with a trained experiment, as text, JSON or SRT subtitles.
 
-Recordings are files, folders to look through (WAV, FLAC, MP3, OGG, Opus), and - for a WAV or FLAC file on standard input;
-of any rate, number of channels and length. Long ones are cut at silences.
+A recording is an audio file, a folder that is searched for them (WAV, FLAC, MP3, OGG, Opus), or - for a WAV or FLAC file
+on standard input. It may have any rate, number of channels and length; long ones are cut at silences.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ def main() -> None:
     parser.add_argument(
         "args", nargs="+", metavar="recording | key=value", help="recordings, and options such as data.batch_seconds=60"
     )
-    parser.add_argument("--format", choices=["text", "json", "srt"], default="text", help="default: text")
-    parser.add_argument("--out", type=Path, help="folder for one file a recording; standard output where not given")
+    parser.add_argument("--format", choices=["text", "json", "srt"], default="text", help="format of the transcripts")
+    parser.add_argument("--out", type=Path, help="folder for one file per recording (default: standard output)")
     parser.add_argument(
         "--max-seconds", type=float, default=20.0, help="longest piece in seconds that is transcribed at once"
     )
-    parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece; 0.6")
+    parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece")
     args = parser.parse_intermixed_args()
     overrides = [word for word in args.args if word.partition("=")[0] in ("device", "data.batch_seconds")]
     words = [word for word in args.args if word not in overrides]

@@ -1,4 +1,4 @@
-"""hff-units: transcripts of data directories in, an inventory of units out (characters, BPE or unigram pieces)."""
+"""hff-units: make an inventory of units (characters, BPE or unigram pieces) from the transcripts of data directories."""
 
 from pathlib import Path
 
@@ -9,7 +9,9 @@ def main() -> None:
     parser = command_parser("hff-units", __doc__)
     parser.add_argument("data", type=Path, nargs="+", help="data directories, such as data/train")
     parser.add_argument("--kind", choices=("char", "bpe", "unigram"), required=True)
-    parser.add_argument("--size", type=int, help="units of bpe and unigram, blank and unknown included (500)")
+    parser.add_argument(
+        "--size", type=int, help="number of units of bpe and unigram, blank and unknown included (default: 500)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the units, such as data/units_char")
     args = parser.parse_args()
     from hfftools.data.table import read_table
