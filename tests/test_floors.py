@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,9 @@ def test_a_door_is_thin(path):
     top |= {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
     assert top <= {"argparse", "pathlib", "hfftools.cli"}
     assert len(path.read_text().splitlines()) <= 60
+
+
+def test_the_page_of_the_architecture_lists_all_rooms_in_order():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in page.splitlines() if line.startswith("| `")]
+    assert rows == list(reversed(FLOORS.values()))
