@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
@@ -99,14 +100,14 @@ def resolve(
         if "=" not in word or word.startswith("-"):
             raise UserError(f"'{word}' is not of the form key=value")
         given = f'{word}""' if word.endswith("=") else word  # omegaconf takes `key=` for null; we mean an empty text
-        parts.append((word, _checked(lambda given=given: OmegaConf.from_dotlist([given]), word)))
+        parts.append((word, _checked(partial(OmegaConf.from_dotlist, [given]), word)))
     merged = _node(schema)
     for key, room in (rooms or {}).items():
         named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
         name = next((n for n in reversed(named) if n), OmegaConf.select(merged, f"{key}.name"))
         OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
     for where, part in parts:
-        merged = _checked(lambda merged=merged, part=part: OmegaConf.merge(merged, part), where)
+        merged = _checked(partial(OmegaConf.merge, merged, part), where)
         for key in rooms or {}:
             require(isinstance(merged[key], DictConfig), f"{where}: {key} takes a name and options, as in {key}.name=…")
     return _build(merged)

@@ -109,7 +109,9 @@ class StateReader(Protocol):
 class Targets(Protocol):
     """Define what a task can predict: the units of a recogniser (text/units.py), the labels of a classifier."""
 
-    digest: str  # identifies them
+    @property
+    def digest(self) -> str:
+        """Return a text that differs between different targets; an experiment records it among its inputs."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of an utterance's reference."""

@@ -16,9 +16,10 @@ from hfftools.model import Model
 def predict(
     model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, with_loss: bool = False
 ) -> tuple[dict[str, Any], float]:
-    """Return {utterance: prediction}, by length-sorted batches, and the mean of the finite losses, NaN unless asked for.
+    """Return {utterance: prediction}, and the mean of the finite losses, which is NaN unless `with_loss`.
 
-    Of several processes each takes its share of the batches, and all have the whole result.
+    Batches hold utterances of similar length. Of several processes each takes its share of the batches, and every one
+    returns the whole result.
     """
     model.eval()
     order = list(dist.deal(plan(data.durations_s, batch_seconds)))
@@ -43,14 +44,14 @@ def predict(
 def recognise(
     model: Model, data: Speech, batch_seconds: float, device: torch.device, what: str, searches: Sequence[Search]
 ) -> list[dict[str, Any]]:
-    """Return for each search {utterance: what the task's `hypotheses` gives}; the model runs once for all of them."""
+    """Return {utterance: what the task's `hypotheses` gives} for each search; the model runs once for all searches."""
     model.eval()
-    found: list[dict[str, Any]] = [{} for _ in searches]
+    by_search: list[dict[str, Any]] = [{} for _ in searches]
     bar = progress(None, len(data), what)
     for batch in data.batches(plan(data.durations_s, batch_seconds)):
         encoded = model.encode(batch.to(device))
-        for readings, search in zip(found, searches, strict=True):
+        for readings, search in zip(by_search, searches, strict=True):
             readings |= dict(zip(batch.ids, model.task.hypotheses(*encoded, search), strict=True))
         bar.update(len(batch.ids))
     bar.close()
-    return found
+    return by_search

@@ -24,19 +24,19 @@ from hfftools.upstream.state_cache import HiddenCache
 
 MANY_TOO_LONG = 0.1  # share of utterances with too few frames for their labels at which training is refused
 
-# What may change from one call to the next, since it changes nothing that is learned.
+# Options that may change from one call to the next, since they do not change what is learned.
 HARMLESS = ("device", "data.workers", "data.test", "train.save_minutes")
-# What may still be chosen for a trained experiment.
+# Options that may differ when a trained experiment is used.
 CHANGEABLE = (*HARMLESS, "data.features", "data.batch_seconds")
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
-    """Yaml files, then `key=value` arguments, over the defaults; plug-ins bring their own options."""
+    """Return the defaults with yaml files, then `key=value` arguments, merged over them; plug-ins add their options."""
     return resolve(Config, sources, overrides, ROOMS)
 
 
 def read_config(exp: ExpDir, overrides: list[str]) -> Config:
-    """The frozen configuration of an experiment, `overrides` over it; UserError for one that could change a result."""
+    """Return an experiment's recorded configuration with `overrides`; raise UserError for one that could change a result."""
     for word in overrides:
         if word.partition("=")[0] not in CHANGEABLE:
             raise UserError(f"'{word}': after training only {', '.join(CHANGEABLE)} can be chosen")
@@ -46,12 +46,12 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Config:
 
 
 def device_of(wanted: str) -> torch.device:
-    """The device asked for; `auto` is the GPU where there is one, and of several processes each has its own."""
+    """Return the device of that name; `auto` is a GPU if there is one. Each of several processes gets a GPU of its own."""
     wanted = wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if wanted == "cuda" and dist.world() > 1:
         wanted = f"cuda:{dist.local_rank()}"
     try:
-        return torch.zeros(1, device=wanted).device
+        return torch.zeros(1, device=wanted).device  # torch.device alone accepts devices that do not exist
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={wanted}: {str(error).splitlines()[0]}") from None
 
@@ -84,12 +84,12 @@ def keep_targets(exp: ExpDir, targets: Targets) -> None:
 
 
 def open_cache(features: str, directory: str, utterances: list[Utterance]) -> tuple[HiddenCache, str]:
-    """The cache of a data directory's hidden states, and the digest that it should have been made from."""
+    """Return the cache of a data directory's hidden states, and the digest of the audio that it must be made from."""
     return HiddenCache(features, Path(directory).name), datadir.digest(utterances, with_text=False)
 
 
 def usable_features(config: Config, model: Model) -> str:
-    """data.features, or nothing where the method changes the upstream, whose states then cannot be kept."""
+    """Return data.features, or "" if the method changes the upstream, since cached states would then be outdated."""
     if config.data.features and model.upstream_trains:
         log.info(f"tune '{config.tune.name}' changes the upstream: it is run, and {config.data.features} is not used")
         return ""
@@ -97,7 +97,7 @@ def usable_features(config: Config, model: Model) -> str:
 
 
 def training_features(config: Config, features: str) -> str:
-    """`features`, or nothing where the waveforms learned from change each epoch; dev and test may still come from there."""
+    """Return `features`, or "" if the training waveforms change each epoch; dev and test may still use the cache."""
     if features and config.perturb.wanted:
         log.info(f"perturb changes the training speech: the upstream is run on it, and {features} is not used for it")
         return ""
@@ -105,7 +105,7 @@ def training_features(config: Config, features: str) -> str:
 
 
 def perturbation(config: Config) -> Perturb | None:
-    """What changes the waveforms of training speech; None where nothing does."""
+    """Return what perturbs the waveforms of the training speech; None if nothing does."""
     return Perturb(config.perturb, config.seed) if config.perturb.wanted else None
 
 
@@ -151,6 +151,7 @@ def learnable(
 
 
 def _refuse_unknown(file: Path, utterances: list[Utterance], targets: Targets) -> None:
+    """Raise UserError if references have symbols that the targets lack."""
     symbols_of = {u.id: targets.unknown(u.text or "") for u in utterances}
     unknown = {utt: symbols for utt, symbols in symbols_of.items() if symbols}
     if unknown:
@@ -169,6 +170,10 @@ def _long_enough(
     frames_needed: Callable[[list[int]], int],
     fastest: float,
 ) -> list[Utterance]:
+    """Return the utterances that have as many frames as their labels need at the speed `fastest`; log the others.
+
+    Raises UserError if the others are more than MANY_TOO_LONG of all, which points to units that are too small.
+    """
     frames = upstream.out_lens(torch.tensor([round(u.duration_s * RATE_HZ / fastest) for u in utterances])).tolist()
     when, slower = ("", "") if fastest == 1 else (f" at speed {fastest:g}", ", lower perturb.speeds")
     needed = [frames_needed(targets.encode(u.text or "")) for u in utterances]

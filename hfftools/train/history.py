@@ -1,4 +1,4 @@
-"""What each epoch of a run gave in; history.jsonl, TensorBoard, and whether to go on and with which epochs, out."""
+"""Record what each epoch of a run gave, choose the best epochs, and decide whether to stop."""
 
 import json
 from functools import cached_property
@@ -11,34 +11,34 @@ from hfftools.log import UserError
 
 
 class Diverged(UserError):
-    """A run that went wrong for what it was told to do, not for how it was told."""
+    """Report that training itself failed: its options are valid, but another choice of them may train."""
 
 
-def told(record: dict) -> str:
+def summary(record: dict) -> str:
     """Return the metric of a record and its value: `dev CER 12.34 %`, or `dev accuracy 87.50 % (higher is better)`."""
     direction = "" if score.is_lower_better(record) else " (higher is better)"
     return f"dev {score.title(record['metric'])} {100 * score.dev_value(record):.2f} %{direction}"
 
 
 class History:
-    """Records {epoch, dev_error, metric, lower_is_better, dev_loss, empty, …} by epoch; all have one metric."""
+    """Hold the records {epoch, dev_error, metric, lower_is_better, dev_loss, empty, …} of a run, by epoch."""
 
     def __init__(self, exp: ExpDir, records: list[dict] | None = None):
         self.exp, self.records = exp, records or []
 
     @cached_property
     def _board(self) -> SummaryWriter:
-        """What a killed call had written beyond these records is hidden."""
+        """Return the writer for TensorBoard; it hides what a killed call wrote for epochs after these records."""
         return SummaryWriter(str(self.exp.tensorboard), purge_step=len(self.records))
 
     def add(self, record: dict) -> None:
         self.records.append(record)
 
     def write(self) -> None:
-        """All records as history.jsonl, and the newest one to TensorBoard."""
+        """Write all records to history.jsonl, and the newest one to TensorBoard."""
         write_text(self.exp.history, "".join(json.dumps(r) + "\n" for r in self.records))
         newest = dict(self.records[-1])
-        newest[f"dev_{newest.pop('metric')}"] = score.dev_value(newest)  # TensorBoard has numbers alone, by name
+        newest[f"dev_{newest.pop('metric')}"] = score.dev_value(newest)  # TensorBoard stores numbers only
         del newest["dev_error"]
         newest.pop("lower_is_better", None)
         for key, value in newest.items():
@@ -47,19 +47,19 @@ class History:
         self._board.flush()
 
     def best(self, count: int) -> list[int]:
-        """At most `count` epochs, of lowest dev error, then dev loss; the best one first."""
+        """Return the `count` epochs of lowest dev error, then dev loss, or all if there are fewer; the best one first."""
         ranked = sorted(self.records, key=lambda r: (r["dev_error"], r["dev_loss"]))
         return [record["epoch"] for record in ranked[:count]]
 
     def stale(self, patience: int) -> bool:
-        """Whether the lowest dev error is `patience` epochs old; 0 is for never."""
+        """Return whether the lowest dev error is at least `patience` epochs old; False if `patience` is 0."""
         if not patience or not self.records:
             return False
         best = min(self.records, key=lambda r: r["dev_error"])
         return len(self.records) - best["epoch"] >= patience
 
     def check_blank(self, count: int) -> None:
-        """Diverged where the hypotheses of the last `count` epochs are all empty; 0 is for never."""
+        """Raise Diverged if the predictions of each of the last `count` epochs are empty; never if `count` is 0."""
         if count and len(self.records) >= count and all(r["empty"] > 0.99 for r in self.records[-count:]):
             raise Diverged(
                 f"{self.exp.root}: every dev hypothesis has been empty for {count} epochs (the all-blank collapse); "

@@ -19,10 +19,10 @@ from hfftools.upstream.source import Source
 
 
 def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
-    """Train the experiment in `root`, or go on with it; nothing happens where its final checkpoint is there already.
+    """Train the experiment in `root`, or resume it; do nothing if its final checkpoint exists.
 
-    With neither files nor options the experiment's frozen configuration is used. Raises UserError where an option
-    or a content of its data, units or upstream differs from those that the experiment started with.
+    Without files and options the experiment's recorded configuration is used. Raises UserError if an option, or the content
+    of its data, units or upstream, differs from what the experiment started with.
     """
     exp = ExpDir(root)
     if exp.config.exists() and not sources and not overrides:
@@ -36,10 +36,12 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
     batches, processes = config.train.accumulate, dist.world()
     require(
         batches % processes == 0,
-        f"train.accumulate: the {batches} batches of a step cannot be dealt to {processes} processes; "
-        f"set train.accumulate={-(-batches // processes) * processes}, and data.batch_seconds to what one holds",
+        f"train.accumulate: the {batches} batches of a step cannot be divided among {processes} processes; "
+        f"set train.accumulate={-(-batches // processes) * processes}, and data.batch_seconds to what fits into one",
     )
-    if not exp.final.exists():  # a finished experiment may come from a machine that can what this one cannot
+    if (
+        not exp.final.exists()
+    ):  # a finished experiment may have been trained in a precision that this machine does not have
         config = experiment.choose_precision(config, device)
     with exp.alone() if dist.is_main() else nullcontext():
         _train(exp, config, source, device)
@@ -47,6 +49,7 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
 
 
 def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch.device) -> None:
+    """Check the inputs against those recorded, train, and write what it cost; only the first process writes files."""
     task = experiment.task_of(config)
     sets = {
         f"data.{key}": datadir.read(getattr(config.data, key), reference=task.reference) for key in ("train", "dev")
@@ -61,10 +64,10 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
         inputs["perturb.noise"] = datadir.digest(perturb.recordings, with_text=False)
     check_inputs(exp.inputs, inputs)
     if exp.final.exists():
-        log.info(f"{exp.final} is there already: nothing to train")
+        log.info(f"{exp.final} exists already: nothing to train")
         return
     upstream = source.load()
-    torch.manual_seed(config.seed)  # after the upstream, whose building may draw numbers of its own
+    torch.manual_seed(config.seed)  # after the upstream, which may draw random numbers while it is built
     model = Model(config, targets, upstream)
     kept = experiment.usable_features(config, model)
     features = experiment.training_features(config, kept)

@@ -5,7 +5,7 @@ parameters, optimiser and position, and all random numbers follow from (seed, ep
 On a GPU the weights are the same up to the order in which its kernels add, which torch leaves open for the CTC loss.
 
 Of several processes (hfftools/dist.py) each takes its share of every step's batches, and every one knows the whole plan: the
-weights are those that one process would have got. The first one writes the files.
+weights are those that one process would have computed. The first one writes the files.
 """
 
 import time
@@ -23,7 +23,7 @@ from hfftools.meter.resources import Ledger
 from hfftools.model import Model
 from hfftools.train import checkpoint, evaluate, optim
 from hfftools.train.config import Config
-from hfftools.train.history import Diverged, History, told
+from hfftools.train.history import Diverged, History, summary
 from hfftools.train.update import NotFinite, Updater
 
 
@@ -45,10 +45,12 @@ class Loop:
         self.ledger = Ledger(device, before)
 
     def _plan(self, epoch: int) -> list[list[int]]:
+        """Return the batches of an epoch as lists of utterance numbers; the order follows from seed and epoch alone."""
         data = self.config.data
         return plan(self.train_data.at(epoch).durations_s, data.batch_seconds, self.config.seed, epoch)
 
     def _restore(self) -> dict:
+        """Load the saved state, and return the costs that it recorded; raise UserError if the upstream differs."""
         state = checkpoint.read_state(self.exp.state)
         if state["upstream_hash"] != self.model.upstream.hash:
             raise UserError(f"{self.exp.state}: the upstream's weights changed since; use another folder")
@@ -95,7 +97,7 @@ class Loop:
                 self._step(group, [next(batches) for _ in dist.deal(group)])
                 self.position += len(group)
                 bar.update(len(group))
-                before = f", {told(self.history.records[-1])}" if self.history.records else ""
+                before = f", {summary(self.history.records[-1])}" if self.history.records else ""
                 bar.set_postfix_str(f"loss {self.sums['loss'] / self.sums['utterances']:.2f}{before}", refresh=False)
                 if self.position < len(order) and time.monotonic() - last_save >= 60 * self.config.train.save_minutes:
                     if dist.is_main():
@@ -153,6 +155,7 @@ class Loop:
         raise Diverged(f"{where}: its loss is {loss_B[row].item()} in epoch {self.epoch + 1}; {_ADVICE}")
 
     def _end_epoch(self) -> None:
+        """Evaluate on dev, record the epoch, write its checkpoint and remove those that are no longer among the best."""
         sums, self.epoch, self.position = self.sums, self.epoch + 1, 0
         record = {
             "epoch": self.epoch,
@@ -168,7 +171,7 @@ class Loop:
         self.sums = dict.fromkeys(self.sums, 0)
         self.history.add(record)
         log.info(
-            f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, {told(record)}, "
+            f"epoch {self.epoch}: loss {record['loss']:.3f}, dev loss {record['dev_loss']:.3f}, {summary(record)}, "
             f"{record['audio_seconds_per_second']:.0f} s of audio/s"
         )
         if dist.is_main():
@@ -201,15 +204,17 @@ class Loop:
         }
 
     def _out_of_time(self) -> bool:
+        """Return whether the time that train.minutes allows for training steps is used up; it is unlimited if 0."""
         return 0 < self.config.train.minutes <= self.ledger.train_minutes
 
     def _finish(self) -> dict:
+        """Load the average of the best epochs, evaluate it on dev, and return the resources used and the scores."""
         dist.total(0.0)  # wait until the first process has written the last epoch's checkpoint
         best = self.history.best(self.config.train.average)
         averaged = checkpoint.average([self.exp.epoch(number) for number in best])
         self.model.load_trained(averaged, "the average of the best epochs")
         scores, epochs = self._dev(), sorted(best)
-        log.info(f"average of epochs {epochs}: {told(scores)}")
+        log.info(f"average of epochs {epochs}: {summary(scores)}")
         self.final_facts = {"epochs": epochs, "dev_error": scores["dev_error"], "metric": self.metric}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")

@@ -1,7 +1,7 @@
-"""Values of an option in, one short run each out, and best.yaml: the value of lowest dev error, for hff-train --config.
+"""Train once with each value of an option, and write the value of lowest dev error to best.yaml, for hff-train --config.
 
-A sweep is a queue: finished runs are skipped and interrupted ones go on, by the same command. A value with which training
-fails, as by diverging, is named and left out.
+The same command, run again, skips finished runs and resumes interrupted ones. A value with which training diverges is
+reported and left out.
 """
 
 import json
@@ -13,18 +13,19 @@ from pathlib import Path
 from hfftools.config import parse_words, to_yaml
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
-from hfftools.train.history import Diverged, told
+from hfftools.train.history import Diverged, summary
 from hfftools.train.job import train
 
 
 def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str], values: list[str]) -> Path:
-    """Train root/<value> with each of `keys` set to it; the path of best.yaml. UserError where no value trains.
+    """Train root/<value> for each value, with each of `keys` set to it, and return the path of best.yaml.
 
-    Equal error rates are settled by the lower dev loss. sweep.json has the figures of all runs.
+    Of values with equal dev errors the one with the lower dev loss is the best. sweep.json has the figures of all runs.
+    Raises UserError if a value cannot name a folder, or if no value could be trained with.
     """
     for value in values:
-        fit = value not in ("", ".", "..", "best") and "/" not in value  # each becomes a folder's name
-        require(fit, f"--values: '{value}' cannot name a folder; choose among files by hff-train --config instead")
+        usable = value not in ("", ".", "..", "best") and "/" not in value  # each becomes a folder's name
+        require(usable, f"--values: '{value}' cannot name a folder; choose among files by hff-train --config instead")
     results: dict[str, dict] = {}
     for value in values:
         options = [*overrides, *(f"{key}={value}" for key in keys)]
@@ -36,7 +37,7 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
         used = json.loads(exp.resources.read_text())
         kept = ("dev_error", "metric", "lower_is_better", "dev_loss", "train_seconds", "epochs")
         results[value] = {key: used[key] for key in kept if key in used}  # older runs do not say lower_is_better
-        log.info(f"{' = '.join([*keys, value])}: {told(used)}")
+        log.info(f"{' = '.join([*keys, value])}: {summary(used)}")
     if not results:
         raise UserError(f"{root}: no value of {', '.join(keys)} could be trained with; give lower ones")
     best = min(results, key=lambda value: (results[value]["dev_error"], results[value]["dev_loss"]))
@@ -51,17 +52,18 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
 
 
 def _alone(root: Path, sources: list[Path], options: list[str]) -> ExpDir:
-    """hff-train in a process of its own, so that its memory is its own too."""
+    """Train in a new process, and return its experiment; so the memory that it reports is not that of earlier runs."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=setup_logging) as pool:
         try:
             return pool.submit(train, root, sources, options).result()
         except BrokenProcessPool:
             raise UserError(
-                f"{root}: its process was killed, as for want of memory; run the same command again"
+                f"{root}: its process was killed, perhaps because memory ran out; run the same command again to resume"
             ) from None
 
 
 def _at_the_edge(best: str, values: list[str]) -> bool:
+    """Return whether `best` is the lowest or highest of several values, if these are numbers."""
     try:
         numbers = sorted(map(float, values))
     except ValueError:

@@ -67,6 +67,11 @@ class Upstream(nn.Module):
     def frame_rate_hz(self) -> float:
         return RATE_HZ / self.stride_samples
 
+    @property
+    def mask_embedding(self) -> Tensor | None:
+        """Return what replaces masked frames [D], or None if they are set to zero."""
+        return None
+
     def blocks(self) -> nn.ModuleList:
         """The L blocks, lowest first: where a tune method grafts its parts."""
         raise NotImplementedError

@@ -19,7 +19,7 @@ from hfftools.infer import decode_sets, export, transcribe
 from hfftools.log import UserError
 from hfftools.report.training_curves import training_curves
 from hfftools.train import job
-from hfftools.train.history import told
+from hfftools.train.history import summary
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
@@ -66,7 +66,7 @@ def run(monkeypatch, capsys, command, *words):
 def test_it_trains_decodes_reports_and_compares(trained, data, tmp_path, monkeypatch, capsys):
     history = read_json_lines(trained.history)
     assert [record["metric"] for record in history] == ["accuracy", "accuracy"]
-    assert re.fullmatch(r"dev accuracy \d+\.\d\d % \(higher is better\)", told(history[-1]))
+    assert re.fullmatch(r"dev accuracy \d+\.\d\d % \(higher is better\)", summary(history[-1]))
     assert [path.name for path in training_curves(trained)][:2] == ["loss.png", "accuracy.png"]
     out = run(monkeypatch, capsys, decode, trained.root, "device=cpu")
     folder = trained.decode("test")

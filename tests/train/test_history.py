@@ -15,7 +15,7 @@ from hfftools.infer.bank import Bank
 from hfftools.report.training_curves import training_curves
 from hfftools.text import units
 from hfftools.train import checkpoint, evaluate, experiment, job
-from hfftools.train.history import Diverged, History, told
+from hfftools.train.history import Diverged, History, summary
 
 
 def records(*errors: tuple[float, float]) -> list[dict]:
@@ -29,7 +29,7 @@ def test_the_lowest_dev_error_is_the_best_then_the_lowest_loss(tmp_path):
     history = History(ExpDir(tmp_path), records((0.3, 9.0), (0.2, 5.0), (0.2, 4.0), (0.4, 1.0)))
     assert history.best(3) == [3, 2, 1] and history.best(9) == [3, 2, 1, 4]
     assert history.stale(2) and not history.stale(3) and not history.stale(0)
-    assert told(history.records[0]) == "dev CER 30.00 %"
+    assert summary(history.records[0]) == "dev CER 30.00 %"
 
 
 @pytest.fixture
