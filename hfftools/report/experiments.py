@@ -118,7 +118,8 @@ def read(roots: list[Path]) -> list[Section]:
     UserError where none is left.
     """
     sections: dict[tuple[Path, str], dict[str, Group]] = {}
-    other, unfinished = [], []
+    other: list[Path] = []
+    unfinished: list[Path] = []
     for root in roots:
         exp = ExpDir(root)
         if not (exp.config.exists() and exp.resources.exists()):

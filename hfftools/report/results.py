@@ -129,7 +129,11 @@ def _details(section: Section, name: str, depth: str) -> list[str]:
              if run.decode(name) in run.decoded()]  # fmt: skip
     lines = []
     for kind in ("wer", "cer", "ter"):
-        rows = [score.row(f"{run.root.name}/{name}", told[kind]).rstrip() for run, told in found if kind in told]
+        rows = []
+        for run, told in found:
+            counts = told.get(kind)
+            if isinstance(counts, score.Score):
+                rows.append(score.row(f"{run.root.name}/{name}", counts).rstrip())
         lines += [f"{depth} {name}: {kind.upper()}", *score.HEAD.splitlines(), *rows, ""] if rows else []
     return lines
 

@@ -116,9 +116,20 @@ class Recognition(Task):
         """Return the units in the folder data.units."""
         return unit_files.load(units)
 
-    load_targets = staticmethod(unit_files.load)
-    metric = staticmethod(score.headline)
-    errors = staticmethod(score.errors)
+    @staticmethod
+    def load_targets(folder: Path) -> Units:
+        """Return the units in `folder`."""
+        return unit_files.load(folder)
+
+    @staticmethod
+    def metric(references: Iterable[str]) -> str:
+        """Return `cer` for references without spaces between words, else `wer`."""
+        return score.headline(references)
+
+    @staticmethod
+    def errors(metric: str, references: Sequence[str], predictions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the word or character errors of each utterance, and the words or characters of its reference."""
+        return score.errors(metric, references, predictions)
 
     @classmethod
     def write(cls, folder: Path, found: dict[str, list[Hypothesis]], nbest: int, rate_hz: float) -> None:
