@@ -22,7 +22,7 @@ ROOMS = {"tune": "tune", "fuse": "fuse", "task": "task"}
 
 @dataclass(frozen=True)
 class Config:
-    """A transfer method: what moves inside the upstream, how its layers become one stream, and what is learned on it."""
+    """Describe a transfer method: what changes inside the upstream, how its layers are fused, and the task."""
 
     upstream: str = "hff_tiny"  # name, alias or path of the foundation model
     tune: Any = field(default_factory=lambda: {"name": "frozen"})  # what changes inside the upstream
@@ -59,7 +59,7 @@ def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
 
 
 class Model(nn.Module):
-    """Upstream, fusion and task as one module. `requires_grad` is the only truth about what is trained."""
+    """Hold upstream, fusion and task as one module; `requires_grad` alone says what is trained."""
 
     def __init__(self, config: Config, targets: Targets, upstream: Upstream | None = None):
         super().__init__()
@@ -87,7 +87,7 @@ class Model(nn.Module):
         self.held = False
 
     def _still(self, unreached: list[nn.Module]) -> None:
-        """Keep what plays no part in the tapped layers from counting as trained."""
+        """Freeze the parameters that the tapped layers do not depend on, so that they do not count as trained."""
         aside = {id(module) for root in unreached for module in root.modules()}
         used = {id(p) for m in self.upstream.modules() if id(m) not in aside for p in m.parameters(recurse=False)}
         for parameter in (p for root in unreached for p in root.parameters() if id(p) not in used):
@@ -95,25 +95,25 @@ class Model(nn.Module):
 
     @property
     def upstream_trains(self) -> bool:
-        """Whether something inside the upstream is to be trained; where not, its states can be cached."""
+        """Return whether anything inside the upstream is trained; if not, its states can be cached."""
         return any(p.requires_grad for p in self.upstream.parameters())
 
     def hold(self, held: bool) -> None:
-        """Run the upstream as if it were frozen, or no longer so: for the first steps of fine-tuning."""
+        """Run the upstream as if it were frozen if `held`, as in the first steps of fine-tuning."""
         if held != self.held:
             self.held = held
             self.train(self.training)
 
     def train(self, mode: bool = True) -> "Model":
-        """Train mode for what is trained; the base's own modules stay in eval mode while its weights are frozen."""
+        """Set train mode for what is trained; upstream modules with frozen weights stay in eval mode."""
         super().train(mode)
         self._settle(self.upstream, mode and not self.held, trained=False)
         return self
 
     def _settle(self, module: nn.Module, mode: bool, trained: bool) -> None:
-        """Put base modules in train mode where all base weights in them train, or, without any, where those around do.
+        """Put a module of the upstream in train mode if all its own weights train or, if it has none, if its parent's do.
 
-        Batch norms keep to their running statistics, which padding and small batches would spoil.
+        Batch norms always stay in eval mode: padding and small batches would distort their running statistics.
         """
         own = [p for p in module.parameters() if id(p) in self.base_parameters]
         trained = all(p.requires_grad for p in own) if own else trained
@@ -138,6 +138,7 @@ class Model(nn.Module):
         return x_BTF, lens_B
 
     def _masks(self, seeds: Sequence[Sequence[int]]) -> Callable[[Tensor, Tensor, Upstream], Tensor]:
+        """Return the function by which the upstream masks spans of its front end's output x [B, T, D]."""
         return lambda x_BTD, lens_B, upstream: mask_spans(
             x_BTD, lens_B, seeds, self.mask, upstream.frame_rate_hz, upstream.mask_embedding
         )

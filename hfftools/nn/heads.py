@@ -49,7 +49,8 @@ class BlstmHead(nn.Module):
         """
         at_T = torch.arange(x_BTF.shape[1])
         mirror_BT1 = torch.where(at_T < lens_B[:, None], lens_B[:, None] - 1 - at_T, at_T)[:, :, None]
-        weights, layers = self.lstm._flat_weights, self.lstm.num_layers
+        weights: list[Any] = self.lstm._flat_weights  # torch declares its items as optional
+        layers = self.lstm.num_layers
         # oneDNN has no bfloat16 LSTM on processors without AVX-512; packed sequences are in single precision too
         with torch.autocast("cpu", enabled=False):
             x_BTF = x_BTF.float()

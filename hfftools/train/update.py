@@ -1,4 +1,4 @@
-"""One optimisation step, the same for training, its measurement, probing heads, the aligner and pre-training."""
+"""Make one optimisation step, the same for training, its measurement, probing heads, the aligner and pre-training."""
 
 import math
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from hfftools import dist
 
 
 class NotFinite(ArithmeticError):
-    """A loss, or the norm of a gradient, that is not a finite number; the message is a clause that says which."""
+    """Report a loss or a gradient norm that is not finite; the message is a clause that says which."""
 
 
 class Step(NamedTuple):
-    """What one step was, for the records."""
+    """Hold what the history records of one step."""
 
     loss_sum: float  # of the losses of this process, before the division by `count`
     grad_norm: float  # of all parameters together, over all processes, before clipping
