@@ -2,10 +2,44 @@
 
 import json
 import zlib
+from typing import NamedTuple
 
 import pytest
 import torch
 
+
+class Form(NamedTuple):
+    """One checkpoint, and the tests that use it."""
+
+    family: str  # s3prl's; of a form hf_..., the model type in transformers' config.json
+    states: bool = True  # in tests/upstream/test_forms.py
+    tune: bool = False  # in tests/tune/test_grid.py
+    export: bool = False  # in tests/infer/test_export.py
+
+
+FORMS = {
+    "hf_wav2vec2_base": Form("wav2vec2", export=True),  # base: group norm, norms after
+    "hf_hubert_base": Form("hubert", tune=True, export=True),
+    "hf_wavlm_base": Form("wavlm", tune=True, export=True),
+    "hf_data2vec_base": Form("data2vec-audio", tune=True),
+    "hf_wav2vec2_large": Form("wav2vec2", tune=True, export=True),  # large: layer norm, norms first
+    "hf_hubert_large": Form("hubert"),
+    "hf_wavlm_large": Form("wavlm"),
+    "hf_wav2vec2conformer_rel": Form("wav2vec2-conformer", export=True),
+    "hf_wav2vec2conformer_rot": Form("wav2vec2-conformer", tune=True, export=True),
+    "hf_wav2vec2conformer_none": Form("wav2vec2-conformer"),
+    "wav2vec2_base": Form("wav2vec2", tune=True),
+    "wav2vec2_large": Form("wav2vec2", tune=True),
+    "hubert_base": Form("hubert", tune=True),
+    "hubert_large": Form("hubert"),
+    "wavlm_base": Form("wavlm", tune=True, export=True),
+    "wavlm_large": Form("wavlm", tune=True),
+    "data2vec_base": Form("data2vec", tune=True),
+    "wav2vec2conformer_rel": Form("wav2vec2", tune=True),
+    "wav2vec2conformer_rope": Form("wav2vec2", tune=True),
+    "wav2vec2conformer_abs": Form("wav2vec2"),
+    "wav2vec2_lv60": Form("wav2vec2", states=False),  # 1.3 GB: for slow tests
+}
 CONVS = "[(16,10,5)] + [(16,3,2)] * 4 + [(16,2,2)] * 2"  # as many, as long and as strided as the real ones, but narrow
 SIZES = dict(
     conv_feature_layers=CONVS,
@@ -19,7 +53,7 @@ CONFORMER = dict(layer_type="conformer", depthwise_conv_kernel_size=7)
 SETTINGS = {  # of s3prl's models, by the second part of a form
     "base": {},
     "large": LARGE,
-    "lv60": {  # wav2vec2_large_ll60k's own sizes, 1.3 GB: for slow tests
+    "lv60": {  # wav2vec2_large_ll60k's own sizes
         **LARGE,
         "conv_feature_layers": "[(512,10,5)] + [(512,3,2)] * 4 + [(512,2,2)] * 2",
         "encoder_layers": 24,
@@ -65,14 +99,9 @@ def perturb(model):
             part.running_var.uniform_(0.5, 1.5)
 
 
-def family_of(form):
-    """s3prl's family: its wav2vec2 holds the Conformers too."""
-    return form.split("_")[0].removesuffix("conformer")
-
-
 def save_converted(form, path):
     """A checkpoint as s3prl converts them."""
-    family, size = family_of(form), form.split("_")[1]
+    family, size = FORMS[form].family, form.split("_")[1]
     large = SETTINGS[size].get("extractor_mode") == "layer_norm"
     config, task = {**SIZES, **SETTINGS[size]}, {"normalize": large, "sample_rate": 16000}
     if family == "wav2vec2":
@@ -149,7 +178,7 @@ def spelled(saved):
     """form -> the name that load_upstream takes."""
 
     def spell(form):
-        kind = "hf" if form.startswith("hf_") else f"{family_of(form)}_local"
+        kind = "hf" if form.startswith("hf_") else f"{FORMS[form].family}_local"
         return f"{kind}:{saved(form)}"
 
     return spell
@@ -162,7 +191,7 @@ def theirs(saved):
     def load(form):
         path = str(saved(form))
         if not form.startswith("hf_"):
-            expert = pytest.importorskip(f"s3prl.upstream.{family_of(form)}.expert").UpstreamExpert(path).eval()
+            expert = pytest.importorskip(f"s3prl.upstream.{FORMS[form].family}.expert").UpstreamExpert(path).eval()
             return lambda wav: expert([wav])["hidden_states"]
         import transformers
 

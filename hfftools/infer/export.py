@@ -32,7 +32,7 @@ OPSET = 17
 LIMIT_BYTES = 2 * 10**9  # of one file, a little below the 2 GiB of its format
 PAD_SAMPLES = 1600  # zeros beyond the end: more than one frame of any upstream sees, so that the shortest input has one
 TRACED = (24000, 17123)  # samples of the rows of the batch that is traced
-CHECKED = ((36000,), (5000, 52345, 20321), (300, 16000))  # and of those by which the file is checked
+CHECKED = ((36000,), (5000, 52345, 20321), (300, RATE_HZ))  # and of those by which the file is checked
 TOLERANCE = 1e-3  # of a log posterior, in nats
 
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from itertools import cycle, islice
 from pathlib import Path
 
+import checkpoints
 import numpy as np
 import pytest
 import torch
@@ -30,17 +31,7 @@ from hfftools.upstream.names import load_upstream
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 PAGE = Path(__file__).parents[2] / "docs" / "transcription.md"
-FORMS = [
-    "conformer",
-    "hff_tiny",
-    "hf_wav2vec2_base",
-    "hf_hubert_base",
-    "hf_wavlm_base",
-    "hf_wav2vec2_large",
-    "hf_wav2vec2conformer_rel",
-    "hf_wav2vec2conformer_rot",
-    "wavlm_base",
-]
+FORMS = ["conformer", "hff_tiny", *(name for name, form in checkpoints.FORMS.items() if form.export)]
 HEADS = ["blstm", "conformer", "linear"]
 
 

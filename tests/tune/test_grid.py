@@ -3,6 +3,7 @@
 from dataclasses import fields
 from itertools import product
 
+import checkpoints
 import pytest
 import torch
 
@@ -16,22 +17,7 @@ from hfftools.train import checkpoint
 from hfftools.train.experiment import configure
 from hfftools.upstream.names import load_upstream
 
-FORMS = [
-    "conformer",  # our own
-    "wav2vec2_base",  # group norm, norms after
-    "wav2vec2_large",  # layer norm, norms first
-    "hubert_base",
-    "wavlm_base",
-    "wavlm_large",
-    "data2vec_base",
-    "wav2vec2conformer_rel",
-    "wav2vec2conformer_rope",
-    "hf_wav2vec2_large",
-    "hf_hubert_base",
-    "hf_wavlm_base",
-    "hf_data2vec_base",
-    "hf_wav2vec2conformer_rot",
-]
+FORMS = ["conformer", *(name for name, form in checkpoints.FORMS.items() if form.tune)]  # the first is our own
 SMALL = {"width": 8, "block_width": 4, "rank": 2, "length": 3}  # sizes that suit the tiny models, by option
 
 

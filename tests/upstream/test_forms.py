@@ -3,37 +3,19 @@
 import copy
 import shutil
 
+import checkpoints
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from hfftools.data.batch import pad_batch
+from hfftools.upstream import s3prl
 from hfftools.upstream.names import load_upstream, parse
+from hfftools.upstream.registry import modules_with
 from hfftools.upstream.transformer import Block, DistanceBias
 from hfftools.upstream.w2v_conformer import MacaronBlock
 
-FORMS = (
-    "wav2vec2_base",
-    "wav2vec2_large",
-    "hubert_base",
-    "hubert_large",
-    "wavlm_base",
-    "wavlm_large",
-    "data2vec_base",
-    "hf_wav2vec2_base",
-    "hf_wav2vec2_large",
-    "hf_hubert_base",
-    "hf_hubert_large",
-    "wav2vec2conformer_rel",
-    "wav2vec2conformer_rope",
-    "wav2vec2conformer_abs",
-    "hf_wavlm_base",
-    "hf_wavlm_large",
-    "hf_data2vec_base",
-    "hf_wav2vec2conformer_rel",
-    "hf_wav2vec2conformer_rot",
-    "hf_wav2vec2conformer_none",
-)
+FORMS = [name for name, form in checkpoints.FORMS.items() if form.states]
 HF_FORMS = [form for form in FORMS if form.startswith("hf_")]
 LENS = (6543, 16000, 4801, 401)  # samples; frames 20, 49, 14, 1
 
@@ -59,6 +41,13 @@ def wavs():
 def spread(h):
     """States of random tiny models are of the order of one; a test against zeros would prove nothing."""
     return h.std().item() > 0.1
+
+
+def test_every_family_has_a_form():
+    family_of = {name: checkpoints.FORMS[name].family for name in FORMS}
+    model_types = {model_type for module in modules_with("MODELS") for model_type in module.MODELS}
+    assert {family_of[name] for name in HF_FORMS} == model_types
+    assert {family for name, family in family_of.items() if name not in HF_FORMS} == set(s3prl.FAMILIES)
 
 
 @pytest.mark.parametrize("form", FORMS)
