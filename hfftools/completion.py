@@ -49,6 +49,7 @@ def complete(parser: argparse.ArgumentParser, intermixed: bool = False) -> None:
         return
     import argcomplete
 
+    # argcomplete reads an attribute `completer` of each action, which the class in argparse does not declare
     keys = option_keys(parser.prog)
     for action in parser._actions:
         if "key=value" in str(action.metavar):

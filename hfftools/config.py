@@ -232,7 +232,7 @@ def parse_yaml(text: str) -> dict[str, Any]:
 
 def parse_words(words: Iterable[str]) -> dict[str, Any]:
     """Return nested dictionaries of `key=value` arguments: {"optim": {"clip": 1.0}} of optim.clip=1.0."""
-    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))  # type: ignore[return-value]  # a mapping too
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -31,10 +31,10 @@ def join() -> Iterator[None]:
         log.setLevel(logging.ERROR)
     try:
         yield
-        total(0.0)  # leave together, or one that fails at the very end would be alone with it
+        total(0.0)  # wait for all: otherwise the failure of one at the very end would not reach the others
     except BaseException as error:
         if store.add("hff/failed", 1) > 1:
-            sys.exit(1)  # the first to fail says why; the others fail for want of it, or for the same reason
+            sys.exit(1)  # the first to fail reports why; the others fail because it is gone, or for the same reason
         if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # torchrun's report ends with what is in it
             report = {"message": str(error) or type(error).__name__, "extraInfo": {"timestamp": str(int(time.time()))}}
             Path(file).write_text(json.dumps({"message": report}))
@@ -106,10 +106,11 @@ def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def _together(act: Callable[[], None]) -> None:
+    """Run an operation of all processes; raise UserError if another process has ended."""
     try:
         act()
     except RuntimeError as error:
         raise UserError(
-            f"lost another process of the {world()}, as for want of memory; run the same command again to go on "
+            f"lost another process of the {world()}, perhaps because memory ran out; run the same command again to resume "
             f"({str(error).splitlines()[0]})"
         ) from None
