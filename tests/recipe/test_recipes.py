@@ -130,4 +130,4 @@ def test_a_failing_stage_stops_the_recipe_and_says_where(recipe, tmp_path):
     _, done = recipe("an4", "--no-such-option", "1")
     assert done.returncode == 1 and "no-such-option" in done.stdout + done.stderr
     _, done = recipe("an4", "--searches", "greedy lm", "--stage", "6")
-    assert done.returncode == 1 and "--searches: 'lm' is not one of greedy, beam, beam_lm" in done.stderr
+    assert done.returncode == 1 and "--searches: 'lm' is not one of greedy beam beam_lm, which the task" in done.stderr
