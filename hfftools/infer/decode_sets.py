@@ -50,21 +50,21 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Sea
         config = experiment.read_config(exp, overrides)
         job = Job(exp, config, checkpoint.digest(exp.final), search_weights.resolve(search, config))
         directories = sets or list(config.data.test)
-        _refuse_twins([Path(directory).name for directory in directories], exp.decode("").parent)
+        _refuse_same_names([Path(directory).name for directory in directories], exp.decode("").parent)
         for directory in directories:
             out = exp.decode(Path(directory).name, search.label)
             folders.append(out)
             _decode_set(job, directory, out, bank)
-        bank.models.pop(exp.root, None)  # the upstream stays for the next
+        bank.models.pop(exp.root, None)  # the upstream stays in memory for the next experiment
     return folders
 
 
 def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     utterances = datadir.read(directory, need_text=False, reference=job.task.reference)
     asked = search_weights.facts(job.search)
-    wanted = {"checkpoint": job.checkpoint, "data": datadir.digest(utterances), "asked": asked}
+    made_from = {"checkpoint": job.checkpoint, "data": datadir.digest(utterances), "asked": asked}
     info = out / "decode.json"
-    if info.exists() and wanted.items() <= json.loads(info.read_text()).items():
+    if info.exists() and made_from.items() <= json.loads(info.read_text()).items():
         log.info(f"{out} is there already, from this checkpoint")
         return
     model = bank.models.get(job.exp.root) or bank.add(job.exp.root, job.config)
@@ -73,12 +73,12 @@ def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     data = experiment.speech(job.config, directory, targets, model)
     start = time.monotonic()
     batch_seconds, device = job.config.data.batch_seconds, next(model.parameters()).device
-    (found,) = evaluate.recognise(model, data, batch_seconds, device, f"decoding {out.name}", [weighed])
+    (readings,) = evaluate.recognise(model, data, batch_seconds, device, f"decoding {out.name}", [weighed])
     seconds = time.monotonic() - start
-    info.unlink(missing_ok=True)
-    job.task.write(out, found, weighed.nbest, model.upstream.frame_rate_hz)
-    told = {**wanted, "task": job.config.task.name, "search": asdict(weighed)}
-    _keep(out, utterances, job.task, targets, told, seconds)
+    info.unlink(missing_ok=True)  # it marks the set as whole, which it is not until _keep has written it again
+    job.task.write(out, readings, weighed.nbest, model.upstream.frame_rate_hz)
+    record = {**made_from, "task": job.config.task.name, "search": asdict(weighed)}
+    _keep(out, utterances, job.task, targets, record, seconds)
 
 
 def decode_chosen(
@@ -99,7 +99,7 @@ def decode_chosen(
         name = exp.root.absolute().name
         require(name not in models, f"two experiments are called {name}; rename the folder of one")
         models[name] = bank.add(exp.root, config), config
-    _refuse_twins([Path(directory).name for directory in directories], out)
+    _refuse_same_names([Path(directory).name for directory in directories], out)
     first, *others = (config for _, config in models.values())
     task = experiment.task_of(first)
     for other in others:
@@ -124,20 +124,21 @@ def decode_chosen(
 
 
 def _check_choice(table: Path, chosen: dict[str, str], utts: list[str], directory: str, names: list[str]) -> None:
+    """Raise UserError that names the first utterance without one of the experiments `names`."""
     for utt in utts:
         if chosen.get(utt) not in names:
             what = f"'{chosen[utt]}' is none of {', '.join(names)}" if utt in chosen else "is missing"
             raise UserError(f"{table}: {utt}: {what}; each utterance of {directory} needs an experiment's name")
 
 
-def _refuse_twins(names: list[str], where: Path) -> None:
+def _refuse_same_names(names: list[str], where: Path) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"two data directories are called {twice[0]}, and both would be decoded to {where / twice[0]}")
 
 
 def _keep(
-    out: Path, utterances: list[Utterance], task: type[Task], targets: Any, told: dict[str, Any], seconds: float
+    out: Path, utterances: list[Utterance], task: type[Task], targets: Any, record: dict[str, Any], seconds: float
 ) -> None:
     """Score the predictions that are in `out`, and write decode.json, which marks the set as whole."""
     write_table(out / "utt2spk", {u.id: u.speaker for u in utterances})
@@ -145,9 +146,9 @@ def _keep(
     scores = {}
     if len(references) == len(utterances):
         write_table(out / "ref", references)
-        scores = {metric: asdict(found) for metric, found in task.score(out, targets).items()}
+        scores = {metric: asdict(counts) for metric, counts in task.score(out, targets).items()}
     audio = sum(u.duration_s for u in utterances)
-    write_json(out / "decode.json", {**told, "seconds": seconds, "audio_seconds": audio, "scores": scores})
+    write_json(out / "decode.json", {**record, "seconds": seconds, "audio_seconds": audio, "scores": scores})
     log.info(f"{out}: {len(utterances)} utterances, real-time factor {seconds / audio:.3f}")
 
 
@@ -165,7 +166,7 @@ def rescore(folder: Path) -> dict[str, Any]:
     scores = task.score(folder, task.load_targets(kept) if kept.exists() else None)
     info = folder / "decode.json"
     if info.exists():
-        stored = {metric: asdict(found) for metric, found in scores.items()}
+        stored = {metric: asdict(counts) for metric, counts in scores.items()}
         write_json(info, {**json.loads(info.read_text()), "scores": stored})
     return scores
 

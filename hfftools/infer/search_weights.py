@@ -20,7 +20,7 @@ from hfftools.train.config import Config
 
 LM_WEIGHTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
-MOST = 100  # utterances of dev that are searched, spread evenly over the set: 24 pairs take as long as 2400
+MOST = 100  # utterances of dev that are searched, spread evenly over it: 24 pairs of weights are then 2400 searches
 
 
 def resolve(search: Search, config: Config) -> Search:
@@ -48,7 +48,7 @@ def offered(training: Path) -> list[str]:
 
 
 def file_digest(path: str) -> str:
-    """16 hex digits of a file's content, or of a data directory's text."""
+    """Return 16 hexadecimal digits of a file's content, or of the text of a data directory."""
     file = Path(path) / "text" if Path(path).is_dir() else Path(path)
     if not file.exists():
         raise UserError(f"{file} does not exist: search.lm and search.lexicon name files that are there")
@@ -56,14 +56,18 @@ def file_digest(path: str) -> str:
 
 
 def facts(search: Search) -> dict:
-    """What of a search changes what it finds: its options, and the contents of its files, wherever they lie."""
-    files = {f"{key}_digest": file_digest(path) for key in ("lm", "lexicon") if (path := getattr(search, key))}
-    told = {k: v for k, v in asdict(search).items() if k not in ("lm", "lexicon", "tag") and v is not None}
-    return told | files
+    """Return what determines the result of a search: its options and the digests of its files, but not their paths."""
+    record = {key: value for key, value in asdict(search).items() if key not in ("lm", "lexicon", "tag")}
+    record = {key: value for key, value in record.items() if value is not None}
+    for key in ("lm", "lexicon"):
+        path = getattr(search, key)
+        if path:
+            record[f"{key}_digest"] = file_digest(path)
+    return record
 
 
 def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
-    """The search with both weights: as given, as chosen on dev before, or as chosen now and kept in search.json."""
+    """Return the search with both weights: as given, as chosen on dev before, or as chosen now and kept in search.json."""
     if not search.lm:
         return replace(search, word_score=search.word_score or 0.0) if search.name != "greedy" else search
     if search.lm_weight is not None and search.word_score is not None:
@@ -94,7 +98,7 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
 
 
 def _try_all(config: Config, search: Search, model: Model, utterances: list[Utterance], metric: str) -> list[dict]:
-    """The error rate, by `metric`, of each pair of weights on dev, which goes through the model once."""
+    """Return the error by `metric` of each pair of weights on dev, with one pass of dev through the model."""
     few = utterances[:: -(-len(utterances) // MOST)]
     data = experiment.speech(config, config.data.dev, model.task.units, model, {utt.id for utt in few})
     pairs = list(
@@ -106,9 +110,9 @@ def _try_all(config: Config, search: Search, model: Model, utterances: list[Utte
     searches = [replace(search, nbest=1, lm_weight=weight, word_score=bonus) for weight, bonus in pairs]
     device = next(model.parameters()).device
     what = f"choosing weights on {len(few)} of dev"
-    found = evaluate.recognise(model, data, config.data.batch_seconds, device, what, searches)
+    results = evaluate.recognise(model, data, config.data.batch_seconds, device, what, searches)
     grid = []
-    for (lm_weight, word_score), readings in zip(pairs, found, strict=True):
+    for (lm_weight, word_score), readings in zip(pairs, results, strict=True):
         texts = [readings[utt.id][0].text for utt in few]
         error = score.mean_error(*model.task.errors(metric, [str(utt.text) for utt in few], texts))
         grid.append({"lm_weight": lm_weight, "word_score": word_score, "dev_error": error})

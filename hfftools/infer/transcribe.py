@@ -1,9 +1,10 @@
-"""A trained experiment and recordings of any length in, their text out, whole or in timed segments.
+"""Transcribe recordings of any length with a trained experiment, as whole texts or timed segments.
 
-Recordings are read block by block and cut at their silences; pieces of several recordings share a batch. What is in memory
-does not grow with the length of a recording, but for its text. B pieces of at most N samples make a batch.
+Recordings are read block by block and cut at their silences; pieces of several recordings share a batch. Apart from its
+text, the memory needed does not grow with the length of a recording. B pieces of at most N samples make a batch.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,20 +25,19 @@ from hfftools.text.transcript import Segment, render
 from hfftools.train import experiment
 
 STDIN = "-"
-AHEAD = (
-    4  # batches' worth of pieces that are cut before the next are heard, so that those of a batch are of like length
-)
+# pieces worth this many batches are cut before the next ones are recognised, so that pieces of similar length share a batch
+AHEAD = 4
 COPY_BYTES = 1 << 20
 
 
 @dataclass
 class Options:
-    """How recordings are cut and where their text goes."""
+    """State how recordings are cut and where their text goes."""
 
     max_s: float = 20.0  # the longest piece
     pause_s: float = 0.6  # silence that ends a piece
-    form: str = "text"  # of data/transcript.py's FORMATS
-    out: Path | None = None  # a folder for one file a recording; None: standard output
+    form: str = "text"  # one of FORMATS of text/transcript.py
+    out: Path | None = None  # a folder that gets one file for each recording; None: standard output
 
     def __post_init__(self):
         require(self.max_s >= 1, f"--max-seconds: {self.max_s} is below 1")
@@ -46,7 +46,10 @@ class Options:
 
 @dataclass
 class Recording:
-    """One that is being heard. `path` is None for standard input; `stem` is its file in the output folder, less its end."""
+    """Hold the state of one recording.
+
+    `path` is None for standard input; `stem` is the name of its file in the output folder, without the suffix.
+    """
 
     name: str
     path: Path | None
@@ -56,14 +59,14 @@ class Recording:
 
 
 def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: Options) -> tuple[int, int]:
-    """Hear the recordings that `words` name by the experiment at `root`, write their text; how many, and how many failed.
+    """Transcribe the recordings that `words` name, write their texts, and return (their number, how many failed).
 
-    `words` are files, folders to look through, and `-`. One that cannot be read is named in a line of the log, leaves no
-    text, and keeps no other from being heard. Raises UserError for what is wrong before any of them is opened: no
-    experiment, a word that names nothing, two recordings with one output file.
+    `words` are files, folders, which are searched, and `-` for standard input. A recording that cannot be read is named in a
+    line of the log and has no text; the others are transcribed. Raises UserError for what is wrong before any of them is
+    opened: no experiment, a word that names nothing, two recordings with one output file.
     """
     recordings = find(words)
-    _refuse_twins(recordings, options)
+    _refuse_collisions(recordings, options)
     config = experiment.read_config(ExpDir(Path(root)), overrides)
     recognises = issubclass(experiment.task_of(config), Recognition)
     require(recognises, f"{root}: task {config.task.name} does not predict text; hff-decode writes what it predicts")
@@ -71,9 +74,9 @@ def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: 
     bar = progress(None, None, "transcribing", unit="s")
     waiting = list(recordings)
     for pool in _pools(recordings, options, AHEAD * config.data.batch_seconds):
-        _hear(model, pool, config.data.batch_seconds, bar.update)
-        heard_of = pool[-1][0] if pool else None
-        while waiting and waiting[0] is not heard_of:
+        _recognise(model, pool, config.data.batch_seconds, bar.update)
+        last = pool[-1][0] if pool else None  # more of its pieces may follow; those before it are complete
+        while waiting and waiting[0] is not last:
             _write(waiting.pop(0), options)
     for recording in waiting:
         _write(recording, options)
@@ -92,27 +95,27 @@ def segments(
     """
     options, recording = options or Options(), Recording(str(path), Path(path), Path(path).stem)
     pool = [(recording, piece) for piece in cut(_blocks(recording), options.max_s, options.pause_s)]
-    _hear(model, pool, batch_seconds, lambda done_s: None)
+    _recognise(model, pool, batch_seconds, lambda done_s: None)
     return recording.segments
 
 
 def find(words: Sequence[str]) -> list[Recording]:
-    """The recordings that words name, in their order: files as they are, those of a folder sorted, `-` once."""
-    found = []
+    """Return the recordings that `words` name, in their order; those of a folder are sorted."""
+    recordings = []
     for word in words:
         path = Path(word)
         if word == STDIN:
-            found.append(Recording(STDIN, None, "stdin"))
+            recordings.append(Recording(STDIN, None, "stdin"))
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in waveform.SUFFIXES and p.is_file())
             require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(waveform.SUFFIXES)}")
-            found += [Recording(str(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
+            recordings += [Recording(str(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
         else:
-            found.append(Recording(word, path, path.stem))
-    return found
+            recordings.append(Recording(word, path, path.stem))
+    return recordings
 
 
-def _refuse_twins(recordings: list[Recording], options: Options) -> None:
+def _refuse_collisions(recordings: list[Recording], options: Options) -> None:
     require(sum(r.path is None for r in recordings) <= 1, "standard input can be read only once; give a single -")
     require(
         options.out is not None or options.form != "srt" or len(recordings) == 1,
@@ -126,8 +129,9 @@ def _refuse_twins(recordings: list[Recording], options: Options) -> None:
 
 
 def _pools(recordings: list[Recording], options: Options, pool_s: float) -> Iterator[list[tuple[Recording, Piece]]]:
-    """Pieces of all recordings, in their order, some `pool_s` seconds of them at a time."""
-    pool, seconds = [], 0.0
+    """Yield the pieces of all recordings, in their order, about `pool_s` seconds of them at a time."""
+    pool: list[tuple[Recording, Piece]] = []
+    seconds = 0.0
     for recording in recordings:
         try:
             for piece in cut(_blocks(recording), options.max_s, options.pause_s):
@@ -147,17 +151,16 @@ def _blocks(recording: Recording) -> Iterator:
         require(recording.path.is_file(), f"{recording.name}: no such file")
         yield from waveform.blocks(recording.path, recording.name)
         return
-    with TemporaryFile() as kept:  # on disk, since a decoder goes back and forth in a file
-        while read := sys.stdin.buffer.read(COPY_BYTES):
-            kept.write(read)
+    with TemporaryFile() as kept:  # on disk, since a decoder seeks in a file
+        shutil.copyfileobj(sys.stdin.buffer, kept, COPY_BYTES)
         kept.seek(0)
         yield from waveform.blocks(kept, "standard input")
 
 
-def _hear(
+def _recognise(
     model: Model, pool: list[tuple[Recording, Piece]], batch_seconds: float, done_s: Callable[[float], object]
 ) -> None:
-    """Add a segment to its recording for each piece in which something was heard."""
+    """Add a segment to its recording for each piece in which something is recognised."""
     device = next(model.parameters()).device
     texts = [""] * len(pool)
     for rows in plan([len(piece.wav_N) / waveform.RATE_HZ for _, piece in pool], batch_seconds):

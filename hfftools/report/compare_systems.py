@@ -1,4 +1,4 @@
-"""Experiments or decoded sets in; which sets they have, and how those of two compare, out."""
+"""Find the decoded sets of experiments, and compare those of two systems."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,29 +10,29 @@ from hfftools.log import UserError, log, require
 
 
 def decoded_sets(path: Path) -> list[Path]:
-    """The decoded sets with transcripts of an experiment exp/<name>, or `path` where it is a decoded set itself.
+    """Return the decoded sets of an experiment exp/<name> that have references, or `path` where it is a decoded set itself.
 
-    UserError where it is neither; sets without transcripts are named in the log and left out.
+    Raises UserError where it is neither; sets without references are named in the log and left out.
     """
     if (path / task_of_set(path).reference).exists():
         return [path]
-    found = ExpDir(path).decoded()
-    known = [folder for folder in found if (folder / "ref").exists()]
+    decoded = ExpDir(path).decoded()
+    known = [folder for folder in decoded if (folder / "ref").exists()]
     if not known:
-        what = "there are no transcripts of" if found else "there is no text of"
+        what = "there are no transcripts of" if decoded else "there is no text of"
         raise UserError(
             f"{path}: {what} a decoded set in it: neither exp/<name>/decode/<set> nor an experiment; run hff-decode"
         )
-    for folder in found:
+    for folder in decoded:
         if folder not in known:
             log.warning(f"{folder} has no transcripts: left out")
     return known
 
 
 def compare(first: Path, second: Path) -> list[score.Comparison]:
-    """Two decoded sets, or the sets of one name that two experiments have, the second one's beside the first one's.
+    """Compare two decoded sets, or the sets of the same name that two experiments have decoded.
 
-    UserError where there is no such set, or where their utterances or references differ.
+    Raises UserError where there is no such set, or where their utterances or references differ.
     """
     sets = [decoded_sets(path) for path in (first, second)]
     if (sets[0] == [first]) != (sets[1] == [second]):
@@ -40,7 +40,7 @@ def compare(first: Path, second: Path) -> list[score.Comparison]:
     if sets[0] == [first]:
         pairs = [(first, second)]
     else:
-        one, two = ({folder.name: folder for folder in found} for found in sets)
+        one, two = ({folder.name: folder for folder in folders} for folders in sets)
         for lacks, names in ((second, one.keys() - two.keys()), (first, two.keys() - one.keys())):
             if names:
                 log.warning(f"{lacks} has not decoded {', '.join(sorted(names))}: not compared")
@@ -55,6 +55,6 @@ def _compare_sets(first: Path, second: Path) -> score.Comparison:
     require(task.reference == other.reference, f"{first} and {second}: their tasks predict different things")
     one, two = (score.read_decoded(folder, task.reference) for folder in (first, second))
     metric = task.metric(one.refs)
-    found = score.compare(one, two, metric, task.errors)
+    comparison = score.compare(one, two, metric, task.errors)
     # what is counted are errors, also where the metric is 1 - errors / counted
-    return found if task.lower_is_better else replace(found, metric=f"{score.title(metric)} errors")
+    return comparison if task.lower_is_better else replace(comparison, metric=f"{score.title(metric)} errors")

@@ -1,27 +1,28 @@
-"""Error rates and costs of methods in, a picture of the one against the other out."""
+"""Draw the error rates of methods against their costs."""
 
 from pathlib import Path
 
 from hfftools.figure import plt, save
 from hfftools.report.experiments import Plot
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, and a mark each
+# the colours of Okabe and Ito, which colour-blind readers can distinguish, and a marker for each
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#8A6D00")
 MARKS = "os^Dv*PX"
 LABELS = ("trainable encoder parameters", "GFLOP of a training step per second of audio, upstream run")
 
 
 def error_against_cost(plot: Plot) -> Path:
-    """Error rate against trainable encoder parameters and, where they are known, against operations of training.
+    """Draw error rate against trainable encoder parameters and, where they are known, against operations of training.
 
-    A point is the mean over runs; its bar, the 95 % interval of that mean over utterances.
+    A point is the mean over runs, its bar the 95 % interval of that mean over utterances. Return the path of the picture.
     """
-    known = all(gflop is not None for *_, gflop in plot.points)
+    operations = [gflop for *_, gflop in plot.points if gflop is not None]
+    known = len(operations) == len(plot.points)
     figure, axes = plt.subplots(1, 1 + known, figsize=(6 * (1 + known), 4), sharey=True, squeeze=False)
     for column, panel in enumerate(axes[0]):
         for place, (name, errors, *costs) in enumerate(plot.points):
             mean = sum(errors.rates) / len(errors.rates)
-            turn = place // len(COLOURS)  # the next eight have the same colours with other marks, hollow
+            turn = place // len(COLOURS)  # the next eight methods have the same colours with other, hollow markers
             style = {
                 "fmt": MARKS[(place + turn) % len(MARKS)],
                 "color": COLOURS[place % len(COLOURS)],
@@ -36,7 +37,7 @@ def error_against_cost(plot: Plot) -> Path:
     axes[0, 0].set_ylabel(f"{plot.metric} (%), 95 % intervals")
     axes[0, 0].set_ylim(0, 1.1 * max(errors.high for _, errors, *_ in plot.points) or 1)
     if known:
-        axes[0, 1].set_xlim(0, 1.1 * max(gflop for *_, gflop in plot.points) or 1)
+        axes[0, 1].set_xlim(0, 1.1 * max(operations) or 1)
     figure.suptitle(plot.title)
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return save(figure, plot.path)

@@ -1,7 +1,7 @@
-"""Finished experiments in; sections of those that compare, seeds grouped and their errors and costs read, out.
+"""Read finished experiments into sections of comparable ones, with seeds grouped and their errors and costs.
 
-Experiments of one recipe (the folder that their exp/ lies in) with one upstream make a section. Within it, rows of
-other transcripts of a set than most rows have are told by `odd`.
+Experiments of one recipe (the folder that holds their exp/) with one upstream make a section. Within it, `odd` names the
+rows whose transcripts of a set differ from those of most rows.
 """
 
 import json
@@ -23,19 +23,19 @@ from hfftools.train.experiment import HARMLESS, read_config, task_of
 
 @dataclass
 class Column:
-    """One decode of a set with each run of a group; `name` is its folder's, <set> or <set>_<label>."""
+    """Hold the decodes of one set by the runs of a group; the folder is <set> or <set>_<label>."""
 
     metric: str  # by which the task judges its references, such as wer, cer or accuracy
     lower_is_better: bool
-    refs: str  # of what was said: rows that differ in it are of different sets
-    rates: list[float]  # in percent, one a run
+    refs: str  # the references as JSON: rows that differ in it are of different sets
+    rates: list[float]  # in percent, one for each run
     low: float  # 95 % interval of their mean, over utterances
     high: float
 
 
 @dataclass
 class Group:
-    """Experiments that differ in nothing but their seed."""
+    """Hold experiments that differ in nothing but their seed."""
 
     name: str
     dev_name: str
@@ -50,18 +50,21 @@ class Group:
         return [100 * score.dev_value(r) for r in self.resources]
 
     def gflop(self) -> float | None:
-        """Of training, per second of audio, the upstream's forward pass included; None where the runs do not tell."""
+        """Return the operations of training per second of audio, in 10^9, including the upstream's forward pass.
+
+        Return None where the runs have not recorded them.
+        """
         used, keys = self.costs(), ["forward_flops_per_s", "backward_flops_per_s"]
         keys += ["upstream_forward_flops_per_s"] if used["cached"] else []
         return sum(used[key] for key in keys) / 1e9 if all(used.get(key) is not None for key in keys) else None
 
     def mean(self, key: str) -> float | None:
-        """Over the runs that tell; None where none does."""
-        told = [r[key] for r in self.resources if r.get(key) is not None]
-        return statistics.mean(told) if told else None
+        """Return the mean over the runs that recorded `key`; None where none did."""
+        recorded = [r[key] for r in self.resources if r.get(key) is not None]
+        return statistics.mean(recorded) if recorded else None
 
     def costs(self) -> dict:
-        """As one run's resources: the means over the runs."""
+        """Return the means over the runs, in the form of one run's resources."""
         return {
             **self.resources[0],
             **{k: self.mean(k) for k, v in self.resources[0].items() if type(v) in (int, float)},
@@ -70,13 +73,13 @@ class Group:
 
 @dataclass
 class Section:
-    """What compares: the experiments of one recipe with one upstream."""
+    """Hold the comparable experiments: those of one recipe with one upstream."""
 
     title: str
     groups: list[Group]
 
     def names(self) -> list[str]:
-        """Of the decodes: set by set, each followed by its labelled decodes."""
+        """Return the names of the decodes: set by set, each followed by its labelled decodes."""
         names = {name for group in self.groups for name in group.columns}
 
         def place(name: str) -> tuple[str, str]:
@@ -96,7 +99,7 @@ class Section:
         return statistics.mode((group.dev_metric, group.task.lower_is_better) for group in self.groups)
 
     def odd(self, name: str) -> set[str]:
-        """Names of the groups whose references of a set are not those that most groups have."""
+        """Return the names of the groups whose references of a set are not those of most groups."""
         refs = {group.name: group.columns[name].refs for group in self.groups if name in group.columns}
         usual = statistics.mode(refs.values())
         return {group for group, theirs in refs.items() if theirs != usual}
@@ -104,7 +107,7 @@ class Section:
 
 @dataclass
 class Plot:
-    """Error against cost on one decode, to be drawn."""
+    """Hold what a plot of error against cost on one decode shows."""
 
     path: Path
     title: str
@@ -113,9 +116,9 @@ class Plot:
 
 
 def read(roots: list[Path]) -> list[Section]:
-    """Sections in the order of `roots`; folders that are no finished experiment are named in one line and left out.
+    """Return sections in the order of `roots`; folders that are no finished experiment are named in the log and left out.
 
-    UserError where none is left.
+    Raises UserError where none is left.
     """
     sections: dict[tuple[Path, str], dict[str, Group]] = {}
     other: list[Path] = []
@@ -130,7 +133,10 @@ def read(roots: list[Path]) -> list[Section]:
         place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
         section = sections.setdefault((place, config.upstream), {})
         used = json.loads(exp.resources.read_text())
-        require("metric" in used, f"{exp.resources} is of an older hff, which must report it; or train again elsewhere")
+        require(
+            "metric" in used,
+            f"{exp.resources} was written by an older hff; report it with that version, or train again in another folder",
+        )
         options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
         alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
         group = section.setdefault(alike, Group(root.name, dev_name, used["metric"], task_of(config)))
@@ -141,31 +147,31 @@ def read(roots: list[Path]) -> list[Section]:
             log.info(f"{what}, left out: {', '.join(map(str, paths))}")
     if not sections:
         raise UserError(f"none of {', '.join(map(str, roots))} is a finished experiment; run hff-train")
-    found = []
+    result = []
     for (place, upstream), groups in sections.items():
         for group in groups.values():
             group.columns = _columns(group.runs, group.task)
         twins = [p for p, u in sections if (p.name, u) == (place.name, upstream)]
         recipe = place.name if len(twins) == 1 else str(place)
-        found.append(Section(f"{recipe} with {upstream}", list(groups.values())))
-    return found
+        result.append(Section(f"{recipe} with {upstream}", list(groups.values())))
+    return result
 
 
 def _columns(runs: list[ExpDir], task: type[Task]) -> dict[str, Column]:
-    """{decode: its column} over the runs of a group that have made it, and made it of the same transcripts."""
-    found: dict[str, list[score.Decoded]] = {}
+    """Return {decode: its column} over the runs of a group that decoded it with the same references."""
+    decoded_by_name: dict[str, list[score.Decoded]] = {}
     for run in runs:
         for folder in run.decoded():
             if read_scores(folder):
-                found.setdefault(folder.name, []).append(score.read_decoded(folder, task.reference))
+                decoded_by_name.setdefault(folder.name, []).append(score.read_decoded(folder, task.reference))
     columns = {}
-    for name, decodes in found.items():
-        said = [json.dumps([d.utts, d.refs]) for d in decodes]
-        usual = statistics.mode(said)
-        for decoded, mine in zip(decodes, said, strict=True):
+    for name, decodes in decoded_by_name.items():
+        references = [json.dumps([d.utts, d.refs]) for d in decodes]
+        usual = statistics.mode(references)
+        for decoded, mine in zip(decodes, references, strict=True):
             if mine != usual:
-                log.warning(f"{decoded.folder}: other transcripts than the other seeds': left out")
-        decodes = [decoded for decoded, mine in zip(decodes, said, strict=True) if mine == usual]
+                log.warning(f"{decoded.folder}: its references differ from those of the other seeds; it is left out")
+        decodes = [decoded for decoded, mine in zip(decodes, references, strict=True) if mine == usual]
         metric, lower = task.metric(decodes[0].refs), task.lower_is_better
         counts = [task.errors(metric, decoded.refs, decoded.hyps) for decoded in decodes]
         errors_U, counted_U = np.sum([errors for errors, _ in counts], axis=0), counts[0][1]

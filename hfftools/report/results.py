@@ -1,4 +1,4 @@
-"""Finished experiments in, one RESULTS.md with their environment, costs and error rates out, and what to draw of them."""
+"""Write RESULTS.md: the environment, costs and error rates of finished experiments; and say which plots it shows."""
 
 import platform
 import re
@@ -19,13 +19,13 @@ from hfftools.report.experiments import Plot, Section
 
 
 def _mean(values: list[float]) -> str:
-    """Mean ± standard deviation."""
+    """Return mean ± standard deviation as text."""
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def environment() -> list[str]:
-    """The block that says where figures were made: date, interpreter, torch, machine, commit."""
-    here, commit = Path(__file__).resolve().parents[1], "not in a git checkout"
+    """Return the lines that say where the figures were made: date, interpreter, torch, machine, commit."""
+    here, commit = Path(__file__).resolve().parents[2], "not in a git checkout"
     if (here / ".git").exists() and shutil.which("git"):
         done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
         commit = done.stdout.strip() or commit
@@ -39,7 +39,7 @@ def environment() -> list[str]:
 
 
 def errors_table(section: Section) -> list[str]:
-    """The table of methods: error rates of all decodes side by side; a WER among CERs, or the reverse, is marked."""
+    """Return the table of error rates by method and decode; a metric other than that of its column is named in the cell."""
     names, dev = section.names(), section.dev_metric()
     decoded = not {"dev", *(group.dev_name for group in section.groups)}.isdisjoint(names)
     training = f"dev {score.heading(*dev)} %" + ", training" * decoded
@@ -48,9 +48,9 @@ def errors_table(section: Section) -> list[str]:
         row = {"method": group.name, "seeds": str(len(group.runs))}
         row[training] = _mean(group.dev()) + _unlike(group.dev_metric, dev[0])
         for name in names:
-            found, metric = group.columns.get(name), section.metric(name)
-            cell = f"{_mean(found.rates)} [{found.low:.1f}, {found.high:.1f}]" if found else "–"
-            cell += _unlike(found.metric, metric[0]) if found else ""
+            column, metric = group.columns.get(name), section.metric(name)
+            cell = f"{_mean(column.rates)} [{column.low:.1f}, {column.high:.1f}]" if column else "–"
+            cell += _unlike(column.metric, metric[0]) if column else ""
             row[f"{name} {score.heading(*metric)} %"] = cell + " \\*" * (group.name in section.odd(name))
         rows.append(row)
     return resources.table(rows)
@@ -61,7 +61,7 @@ def _unlike(metric: str, usual: str) -> str:
 
 
 def short_costs(section: Section) -> list[str]:
-    """The table of methods: what training took, in short."""
+    """Return the short table of what training cost by method."""
     rows = []
     for group in section.groups:
         used = group.costs()
@@ -73,9 +73,9 @@ def short_costs(section: Section) -> list[str]:
 
 
 def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple[list[str], list[Plot]]:
-    """Write `out` (RESULTS.md); the lines of its tables of methods, and the plots that it shows, beside it.
+    """Write `out` (RESULTS.md); return the lines of its tables of methods, and the plots that it shows, for its folder.
 
-    Recipes and upstreams have a section each. UserError where none of `roots` is a finished experiment.
+    Each pair of recipe and upstream has a section. Raises UserError where none of `roots` is a finished experiment.
     """
     sections = experiments.read(roots)
     made = [f"- command: `{command}`"] if command else []
@@ -93,7 +93,8 @@ def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple
         lines += [f"{depth} Methods", *table, "", *_legend(section), ""]
         lines += [f"![{plot.title}]({plot.path.name})" for plot in drawn]
         lines += ["", f"{depth} Costs", *_costs(section), "", *resources.LEGEND, ""]
-        lines += [line for name in section.names() for line in _details(section, name, depth)]
+        for name in section.names():
+            lines += _details(section, name, depth)
     write_text(out, "\n".join(lines))
     return tables[:-1], plots
 
@@ -111,7 +112,9 @@ def _legend(section: Section) -> list[str]:
         "model: above what the process held with the model loaded; audio s/s: seconds of audio per second of forward,",
         "backward and update.",
     ]
-    shown = {g.dev_metric for g in section.groups} | {c.metric for g in section.groups for c in g.columns.values()}
+    shown = {group.dev_metric for group in section.groups}
+    for group in section.groups:
+        shown |= {column.metric for column in group.columns.values()}
     if "cer" in shown:
         lines += ["CER stands where the transcripts put no space between words."]
     if any(section.odd(name) for name in section.names()):
@@ -124,14 +127,16 @@ def _costs(section: Section) -> list[str]:
 
 
 def _details(section: Section, name: str, depth: str) -> list[str]:
-    """ESPnet's tables of one decode, a line a run."""
-    found = [(run, read_scores(run.decode(name))) for group in section.groups for run in group.runs
-             if run.decode(name) in run.decoded()]  # fmt: skip
-    lines = []
+    """Return ESPnet's tables of one decode, one line for each run."""
+    scored = []
+    for group in section.groups:
+        runs = [run for run in group.runs if run.decode(name) in run.decoded()]
+        scored += [(run, read_scores(run.decode(name))) for run in runs]
+    lines: list[str] = []
     for kind in ("wer", "cer", "ter"):
         rows = []
-        for run, told in found:
-            counts = told.get(kind)
+        for run, scores in scored:
+            counts = scores.get(kind)
             if isinstance(counts, score.Score):
                 rows.append(score.row(f"{run.root.name}/{name}", counts).rstrip())
         lines += [f"{depth} {name}: {kind.upper()}", *score.HEAD.splitlines(), *rows, ""] if rows else []

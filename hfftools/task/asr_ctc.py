@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from hfftools.nn.ctc import ctc_loss, frames_needed
 from hfftools.nn.heads import HEADS, check_head
 from hfftools.task.base import Recognition
 from hfftools.text.units import Units
+
+if TYPE_CHECKING:
+    from hfftools.decode.beam import BeamSearch  # at run time it needs a package that only beam search needs
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class Task(Recognition):
     def __init__(self, in_dim: int, units: Units, config: Config):
         super().__init__()
         self.units = units
-        self._search = None  # the beam search that was used last, and the posteriors: for the same with other weights
-        self._seen: tuple[Tensor | None, Tensor | None] = (None, None)
+        # the last beam search and its posteriors are kept, for the same search with other weights
+        self._search: BeamSearch | None = None
+        self._seen: tuple[Tensor, Tensor] | None = None
         self.head = HEADS[config.head](in_dim, len(units), config.head_dim, config.head_layers, config.dropout)
 
     def log_probs(self, x_BTF: Tensor, lens_B: Tensor) -> Tensor:
@@ -70,6 +75,6 @@ class Task(Recognition):
         if self._search is None or not self._search.only_weighs(search):
             self._search = BeamSearch(self.units, search)
         self._search = self._search.reweigh(search)
-        if self._seen[0] is not x_BTF:
+        if self._seen is None or self._seen[0] is not x_BTF:
             self._seen = (x_BTF, self.log_probs(x_BTF, lens_B).cpu())
         return self._search(self._seen[1], lens_B)

@@ -165,7 +165,7 @@ def test_what_cannot_be_exported_is_one_line(train, tmp_path, monkeypatch):
             export.export(root, out)
     with monkeypatch.context() as patch:
         patch.setattr(export, "LIMIT_BYTES", 1000)
-        with pytest.raises(UserError, match="do not fit"):
+        with pytest.raises(UserError, match="at most 2 GB"):
             export.export(root, out)
     with monkeypatch.context() as patch:
         patch.setattr(export, "TOLERANCE", 0.0)

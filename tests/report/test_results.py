@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hfftools.infer import decode_sets
 from hfftools.log import UserError, log
 from hfftools.meter.resources import three_digits
 from hfftools.report.cost_plot import error_against_cost
-from hfftools.report.results import report
+from hfftools.report.results import environment, report
 from hfftools.train import job
 from hfftools.train.experiment import configure
 
@@ -169,3 +170,9 @@ def test_costs_are_those_of_the_runs_and_what_an_older_run_does_not_tell_is_left
 def test_an_unfinished_experiment_is_named(tmp_path):
     with pytest.raises(UserError, match="is a finished experiment"):
         report([Path(tmp_path)], tmp_path / "RESULTS.md", "None")
+
+
+@pytest.mark.skipif(not (Path(__file__).parents[2] / ".git").exists(), reason="not in a git checkout")
+def test_the_environment_names_the_commit_of_the_checkout():
+    """A digest of at least seven digits, after the last tag where there is one, and -dirty for changed files."""
+    assert re.fullmatch(r"- commit: (.*-g)?[0-9a-f]{7,}(-dirty)?", environment()[-1])
