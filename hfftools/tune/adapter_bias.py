@@ -29,7 +29,7 @@ class Config:
 
 
 class Shift(nn.Module):
-    """v alpha(x), added to x itself where `residual`."""
+    """Compute v alpha(x), added to x itself where `residual`."""
 
     def __init__(self, in_dim: int, dim: int, residual: bool):
         super().__init__()

@@ -42,7 +42,7 @@ class Config:
 
 
 class Hypercomplex(nn.Module):
-    """x W + b with W [in, out] = sum_i A_i (x) (s_i t_i)."""
+    """Compute x W + b with W [in, out] = sum_i A_i (x) (s_i t_i)."""
 
     def __init__(self, rule_nnn: nn.Parameter, in_dim: int, out_dim: int, rank: int, zero: bool):
         super().__init__()

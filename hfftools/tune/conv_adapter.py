@@ -31,14 +31,14 @@ class Config:
 
 
 class ConvAdapter(nn.Module):
-    """scale * up(GELU(down(x))) over x [B, C, T]."""
+    """Compute scale * up(GELU(down(x))) over x [B, C, T]."""
 
     def __init__(self, conv: nn.Conv1d, width: int, scale: float):
         super().__init__()
         self.down = nn.Conv1d(conv.in_channels, width, conv.kernel_size[0], conv.stride[0], conv.padding[0])
         self.up, self.scale = nn.Conv1d(width, conv.out_channels, 1), scale
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         return self.scale * self.up(nn.functional.gelu(self.down(x_BCT)))

@@ -1,4 +1,4 @@
-"""Fine-tuning of the upstream's own weights: all blocks or the top ones.
+"""Fine-tune the upstream's own weights: all blocks or the top ones.
 
 What trains: every parameter of the chosen blocks; with `input`, also all between the convolutional front end and the first
 block, and norms around the blocks (feature projection, positional convolution); with `front_end`, the convolutions too.

@@ -35,7 +35,7 @@ class Config:
 
 
 class LowRank(nn.Module):
-    """(alpha / rank) B A x."""
+    """Compute (alpha / rank) B A x."""
 
     def __init__(self, base: nn.Linear, config: Config):
         super().__init__()
@@ -48,7 +48,7 @@ class LowRank(nn.Module):
         return self.scale * nn.functional.linear(nn.functional.linear(self.dropout(x_BTD), self.a), self.b)
 
     def delta(self) -> Tensor:
-        """The change [out, in] of the weight beside which this stands."""
+        """Return the change [out, in] of the weight of the linear layer to which this is added."""
         return (self.scale * self.b @ self.a).detach()
 
 
@@ -57,7 +57,7 @@ def places(config: Config) -> list[str]:
 
 
 def apply(upstream: Upstream, config: Config) -> None:
-    """Set a low-rank change beside each chosen linear layer of each chosen block; each place once."""
+    """Add a low-rank change to each chosen linear layer of each chosen block; each place once."""
     for block in graft.choose_blocks(upstream, config.layers):
         for place in dict.fromkeys(config.projections):
             base = graft.at(block, place)

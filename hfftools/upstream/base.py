@@ -1,4 +1,4 @@
-"""The contract of every foundation model: waveforms and lengths in, the hidden states asked for and their lengths out."""
+"""Define the contract of every foundation model, which computes hidden states and their lengths from waveforms."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ class Upstream(nn.Module):
     hash: str
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:
-        """Valid frames [B] from samples [B], by the front end's own convolution formula."""
+        """Return valid frames [B] from samples [B], by the front end's own convolution formula."""
         raise NotImplementedError
 
     def forward(
@@ -36,7 +36,7 @@ class Upstream(nn.Module):
         layers: Sequence[int],
         augment: Callable[[Tensor, Tensor, "Upstream"], Tensor] | None = None,
     ) -> tuple[dict[int, Tensor], Tensor]:
-        """{layer: h [B, T, D]} for the layers asked for, and lengths [B]; nothing above the highest is computed.
+        """Return {layer: h [B, T, D]} for `layers`, and lengths [B]; nothing above the highest is computed.
 
         `wav_BN` is float, 16 kHz, mono; samples beyond `num_samples_B` are padding and change no valid frame.
         `augment(x_BTD, lens_B, upstream)`, where given, masks what the front end puts out, before any position is
@@ -51,16 +51,16 @@ class Upstream(nn.Module):
 
     @property
     def input_layers(self) -> list[int]:
-        """States that no block puts out."""
+        """Return the states that no block puts out."""
         return [0]
 
     def halves(self) -> list["Upstream"]:
-        """The models that this is made of: itself."""
+        """Return the models that this is made of: itself."""
         return [self]
 
     @property
     def dims(self) -> dict[int, int]:
-        """{layer: width} of each state."""
+        """Return {layer: width} of each state."""
         return dict.fromkeys(self.all_layers, self.dim)
 
     @property
@@ -73,25 +73,26 @@ class Upstream(nn.Module):
         return None
 
     def blocks(self) -> nn.ModuleList:
-        """The L blocks, lowest first: where a tune method grafts its parts."""
+        """Return the L blocks, lowest first: where a tune method grafts its parts."""
         raise NotImplementedError
 
     def front_end(self) -> list[nn.Module]:
-        """The convolutions over the waveform or log-mel, with their norms."""
+        """Return the convolutions over the waveform or log-mel, with their norms."""
         raise NotImplementedError
 
     def convolutions(self) -> list[tuple[nn.Module, str]]:
-        """The same as (owner, name in it), for what is grafted there."""
+        """Return the same as (owner, name in it), for what is grafted there."""
         raise NotImplementedError
 
     def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
-        """Modules that play no part in the states of `layers`."""
+        """Return the modules that play no part in the states of `layers`."""
         return list(self.blocks()[max(layers) :])
 
     def view(self) -> "Upstream":
-        """The same model as other modules over the same tensors: what is grafted on one does not change the other.
+        """Return the same model as other modules over the same tensors.
 
-        A parameter that is to train in a view needs a tensor of its own first.
+        What is grafted on one does not change the other. A parameter that is to train in a view needs a
+        tensor of its own first.
         """
         shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.parameters()}
         return copy.deepcopy(self, {**shared, **{id(b): b for b in self.buffers()}})
@@ -106,9 +107,9 @@ def check_layers(upstream: Upstream, layers: Sequence[int]) -> None:
 
 
 def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
-    """`all`, `blocks` (all but what enters the first), `last` or a list, negative numbers from the top -> layer numbers.
+    """Return layer numbers for `all`, `blocks` (all but what enters the first), `last`, or a list.
 
-    UserError outside 0..L.
+    Negative numbers count from the top. Raise UserError outside 0..L.
     """
     if wanted in ("all", "blocks"):
         return [n for n in upstream.all_layers if wanted == "all" or n not in upstream.input_layers]

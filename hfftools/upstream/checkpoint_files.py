@@ -14,5 +14,8 @@ def cache_file(url: str) -> Path:
 
 
 def fetch(url: str) -> Path:
-    """The file of a URL, downloaded on first use; UserError that names the place in the cache where it cannot be had."""
+    """Return the file of a URL, downloaded on first use.
+
+    Raise UserError, which names its place in the cache, where it cannot be downloaded.
+    """
     return download.fetch(url, cache_file(url))

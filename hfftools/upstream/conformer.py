@@ -82,7 +82,7 @@ class ConformerUpstream(Upstream):
 
     @property
     def mask_embedding(self) -> Tensor:
-        """[D]: what stood for masked frames in pre-training."""
+        """Return [D], what stood for masked frames in pre-training."""
         return self.mask_D
 
     def blocks(self) -> nn.ModuleList:
@@ -109,7 +109,7 @@ class ConformerUpstream(Upstream):
         masked_BT: Tensor | None = None,
         augment: Callable[[Tensor, Tensor, Upstream], Tensor] | None = None,
     ) -> tuple[dict[int, Tensor], Tensor]:
-        """The same from log-mel; frames where `masked_BT` is True enter the first block as the mask embedding."""
+        """Compute the same from log-mel; frames where `masked_BT` is True enter the first block as the mask embedding."""
         if mel_BTM.shape[1] < 7:  # the receptive field of the two convolutions
             mel_BTM = nn.functional.pad(mel_BTM, (0, 0, 0, 7 - mel_BTM.shape[1]))
         x_BTD, lens_B = self.subsample(mel_BTM), subsampled_len(mel_lens_B)

@@ -1,4 +1,4 @@
-"""Data directories and an upstream in: what it is, whether it works, and, where asked for, a cache of its hidden states.
+"""Check that an upstream works on data directories and, where asked for, cache its hidden states.
 
 A set whose cache is there, whole, and of the same weights and utterances is skipped.
 """
@@ -18,8 +18,8 @@ from hfftools.upstream.state_cache import HiddenCache
 
 
 def verify(upstream: Upstream, data: Speech) -> None:
-    """Run the shortest and the median utterance alone and together; UserError where a state is not finite, and a warning
-    where padding changes one.
+    """Run the shortest and the median utterance alone and together; raise UserError where a state is not finite, and
+    warn where padding changes one.
     """
     ranked = sorted(range(len(data)), key=lambda i: data.durations_s[i])
     order = sorted({ranked[0], ranked[len(ranked) // 2]})

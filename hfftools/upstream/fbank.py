@@ -1,4 +1,4 @@
-"""Log-mel as an upstream without a model: its one state is 4 frames of 80 bins every 40 ms."""
+"""Offer log-mel as an upstream without a model: its one state is 4 frames of 80 bins every 40 ms."""
 
 from collections.abc import Mapping
 

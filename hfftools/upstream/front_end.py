@@ -1,4 +1,4 @@
-"""The convolutional front end of wav2vec 2.0 and its kin: waveforms [B, N] in, features [B, T, D] and valid lengths out.
+"""Compute features [B, T, D] from waveforms [B, N] with the convolutional front end of wav2vec 2.0 and its kin.
 
 C is the number of channels of a convolution; lengths come from the convolutions themselves.
 """
@@ -24,7 +24,7 @@ class ConvLayer(nn.Module):
         return conv_out_len(lens_B, self.kernel, self.stride)
 
     def forward(self, x_BCT: Tensor, lens_B: Tensor) -> Tensor:
-        """`lens_B` counts the valid steps of the output."""
+        """Return the output [B, C', T']; `lens_B` counts its valid steps."""
         x_BCT = self.conv(x_BCT)
         if isinstance(self.norm, nn.GroupNorm):  # statistics over time, so over the valid steps of each; one has none
             steps = x_BCT.shape[2]
@@ -50,11 +50,11 @@ class FrontEnd(nn.Module):
         wav_eps: float | None,
     ):
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers: Sequence[ConvLayer] = nn.ModuleList(layers)  # type: ignore[assignment]  # a list of only these
         self.norm, self.project, self.dropout = norm or nn.Identity(), project or nn.Identity(), dropout
         self.wav_eps = wav_eps
         self.stride_samples, self.field_samples = 1, 1  # the field: samples that one frame sees
-        for layer in self.layers:
+        for layer in layers:
             self.field_samples += (layer.kernel - 1) * self.stride_samples
             self.stride_samples *= layer.stride
 
@@ -79,7 +79,7 @@ class FrontEnd(nn.Module):
 
 
 def _normalise(wav_BN: Tensor, num_samples_B: Tensor, eps: float) -> Tensor:
-    """Zero mean and unit variance over the valid samples of each waveform; zero beyond them."""
+    """Return waveforms of zero mean and unit variance over the valid samples of each waveform; zero beyond them."""
     valid_BN = valid_mask(num_samples_B, wav_BN.shape[1])
     num_B1 = num_samples_B.clamp(min=1)[:, None]
     mean_B1 = wav_BN.masked_fill(~valid_BN, 0.0).sum(1, keepdim=True) / num_B1

@@ -21,7 +21,7 @@ ANY = "any block"  # wanted by a method that attaches to blocks, but to no named
 
 
 class After(nn.Module):
-    """`part` of what `base` puts out."""
+    """Compute `part` of what `base` puts out."""
 
     def __init__(self, base: nn.Module, part: nn.Module):
         super().__init__()
@@ -32,7 +32,7 @@ class After(nn.Module):
 
 
 class Beside(nn.Module):
-    """What `base` puts out plus `part` of what enters it."""
+    """Compute what `base` puts out plus `part` of what enters it."""
 
     def __init__(self, base: nn.Module, part: nn.Module):
         super().__init__()
@@ -54,9 +54,10 @@ def check(source: Source, method: str, places: Iterable[str]) -> None:
 
 
 def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") -> list[nn.Module]:
-    """`all`, `all_but_top`, `topN`, or a list of block numbers 1..L, negative ones from the top -> blocks, lowest first.
+    """Return blocks, lowest first, for `all`, `all_but_top`, `topN`, or a list of numbers 1..L.
 
-    Of two upstreams as one, the words apply to each, and the second's numbers follow the first's.
+    Negative numbers count from the top. Of two upstreams as one, the words apply to each, and the second's numbers
+    follow the first's.
     """
     blocks = list(upstream.blocks())
     if len(upstream.halves()) > 1 and isinstance(wanted, str):
@@ -81,7 +82,7 @@ def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") 
 
 
 def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
-    """The module that holds a place, and the place's name in it; earlier grafts on the way are looked through."""
+    """Return the module that holds a place, and the place's name in it; earlier grafts on the way are looked through."""
     known = vars(type(block)).get("PLACES")
     if known is None:
         raise UserError(
@@ -97,20 +98,23 @@ def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
 
 
 def original(module: nn.Module) -> nn.Module:
-    """What a place held before anything was grafted there."""
+    """Return what a place held before anything was grafted there."""
     while isinstance(module, (After, Beside)):
         module = module.base
     return module
 
 
-def at(block: nn.Module, place: str) -> nn.Module:
-    """The module at a place, as it was before grafting; its sizes tell those of the parts that go there."""
+def at(block: nn.Module, place: str) -> Any:
+    """Return the module at a place as it was before grafting; its sizes tell those of the parts that go there.
+
+    It is a Linear, but for `attention` and `feed_forward`.
+    """
     owner, name = _find(block, place)
     return original(getattr(owner, name))
 
 
 def width(block: nn.Module) -> int:
-    """D, the width of what a block takes and gives."""
+    """Return D, the width of what a block takes and gives."""
     return at(block, "out").out_features
 
 
@@ -142,16 +146,17 @@ def train_norms(block: nn.Module) -> None:
 
 
 def merge(upstream: nn.Module) -> int:
-    """Add every graft that is a change of a linear layer's weight (LoRA) into that weight, and take it out; how many.
+    """Add every graft that changes a linear layer's weight (LoRA) into that weight, and take it out; return how many.
 
     For what is to run without our parts: the merged weights are new tensors, as large as the old ones.
     """
     merged = 0
     for module in list(upstream.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, Beside) and hasattr(child.part, "delta"):
-                old = child.base.weight  # not in place: in a view the tensor is others' too
-                child.base.weight = nn.Parameter(old.data + child.part.delta().to(old.dtype), old.requires_grad)
+            delta: Any = getattr(child.part, "delta", None) if isinstance(child, Beside) else None
+            if isinstance(child, Beside) and delta is not None:
+                old: Any = child.base.weight  # not in place: in a view the tensor is others' too
+                child.base.weight = nn.Parameter(old.data + delta().to(old.dtype), old.requires_grad)
                 setattr(module, name, child.base)
                 merged += 1
     return merged

@@ -6,6 +6,7 @@ so only an export takes them. F is the number of frequencies, R of their real an
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,10 @@ from hfftools.upstream.w2v_conformer import RelativeAttention
 class DftMel(nn.Module):
     """Mel energies by one convolution with windowed cosines and sines: [B, N] -> [B, M, T], as torchaudio's by its STFT."""
 
-    def __init__(self, theirs: nn.Module):
+    basis_R1N: Tensor
+    bank_FM: Tensor
+
+    def __init__(self, theirs: Any):
         super().__init__()
         spectrogram, size = theirs.spectrogram, theirs.n_fft
         angles = torch.outer(torch.arange(size // 2 + 1).double(), torch.arange(size).double()) * (2 * math.pi / size)

@@ -1,8 +1,9 @@
-"""wav2vec 2.0, its Conformers, HuBERT, WavLM and data2vec as transformers builds them: a family of `hf:FOLDER`.
+"""Convert wav2vec 2.0, its Conformers, HuBERT, WavLM and data2vec as transformers builds them: a family of `hf:FOLDER`.
 
 Each layer of theirs is handed over to the classes of transformer.py, front_end.py and w2v_conformer.py, which run it.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,7 +64,7 @@ def convert(model: Any, extractor: dict | None, name: str, digest: str) -> Trans
     if hasattr(encoder.layers[0], "conv_module"):  # a Conformer builds a positional convolution, and passes it by
         convs, norm_first = [], True
         rates = getattr(encoder.embed_positions, "inv_freq", None)
-        blocks = [_macaron(layer, rates) for layer in encoder.layers]
+        blocks: Sequence[nn.Module] = [_macaron(layer, rates) for layer in encoder.layers]
     else:
         convs, blocks = _position_convs(encoder.pos_conv_embed), _blocks(encoder.layers, norm_first)
     position = Position(convs, None if norm_first else encoder.layer_norm, encoder.dropout.p)
@@ -75,7 +76,7 @@ def convert(model: Any, extractor: dict | None, name: str, digest: str) -> Trans
 def _position_convs(theirs: Any) -> list[nn.Module]:
     if hasattr(theirs, "layers"):
         return list(theirs.layers)
-    convs = [nn.Sequential(theirs.conv, theirs.padding, theirs.activation)]
+    convs: list[nn.Module] = [nn.Sequential(theirs.conv, theirs.padding, theirs.activation)]
     if getattr(theirs, "batch_norm", None) is not None:
         convs.insert(0, theirs.batch_norm)
     return convs

@@ -1,4 +1,4 @@
-"""The door to transformers: folders of save_pretrained, and models of given sizes; nothing is downloaded.
+"""Load models of transformers: folders of save_pretrained, or models of given sizes; nothing is downloaded.
 
 What becomes of a model depends on its family: a module of this folder that has
 

@@ -1,4 +1,4 @@
-"""Two foundation models as one: the hidden states of both, at the first one's frames.
+"""Run two foundation models as one: the hidden states of both, at the first one's frames.
 
 States 0..L1 are the first's; states L1+1..L1+L2+1 are the second's states 0..L2, moved to the first's frames by linear
 interpolation in time. Frame t of a model stands for the moment (t + 1/2) strides into the utterance, and nothing else is
@@ -16,9 +16,10 @@ from hfftools.upstream.source import Source
 
 
 def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: int) -> Tensor:
-    """h [B, T, D], a frame every `stride` samples, `lens_B` of them valid -> h [B, frames, D], one every `to_stride`.
+    """Return h [B, frames, D], a frame every `to_stride` samples, for h [B, T, D], a frame every `stride` samples.
 
-    Beyond the first and the last valid frame stands that frame; an utterance without any is zero.
+    `lens_B` frames of the latter are valid. Beyond the first and the last valid frame stands that frame; an utterance
+    without any is zero.
     """
     last_B1 = (lens_B.clamp(min=1) - 1)[:, None]
     # the position of frame t is ((t + 1/2) to_stride / stride - 1/2), in whole numbers of 1 / (2 stride)
@@ -53,7 +54,7 @@ class PairUpstream(Upstream):
         return self.first.out_lens(num_samples_B)
 
     def _split(self, layers: Sequence[int]) -> tuple[list[int], list[int]]:
-        """The layers asked for as each model numbers its own."""
+        """Return the layers asked for as each model numbers its own."""
         begin = self.first.num_layers + 1
         return [n for n in layers if n < begin], [n - begin for n in layers if n >= begin]
 

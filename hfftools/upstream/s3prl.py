@@ -1,4 +1,4 @@
-"""The door to s3prl: the name of one of its upstreams, or a checkpoint converted for it.
+"""Load upstreams of s3prl: the name of one of its upstreams, or a checkpoint converted for it.
 
 s3prl knows where checkpoints lie and how to read them; the layers it builds are run by TransformerUpstream. Its module
 s3prl.hub is never imported: it needs parts of torchaudio that are gone since 2.9, while the families below do not.
@@ -129,8 +129,8 @@ class _Found(Exception):
 
 
 def url_of(name: str, family: str) -> str:
-    """The URL that s3prl would download for a registered name: asked of its own function, stopped before it does so."""
-    hub = _import(family, "hubconf")
+    """Return the URL that s3prl would download for a registered name: its own function is stopped before it does so."""
+    hub: Any = _import(family, "hubconf")
 
     def stop(url: str, **_) -> None:
         raise _Found(url)
@@ -153,7 +153,7 @@ def _import(family: str, part: str) -> ModuleType:
 
 
 def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
-    """s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms."""
+    """Return s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms."""
     if family == "wavlm":
         wavlm = _import("wavlm", "WavLM")
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -184,7 +184,8 @@ def _upstream(model: Any, normalise: bool, name: str, digest: str) -> Transforme
             _renew_weight_norm(conv)
         convs = list(encoder.pos_conv) if isinstance(encoder.pos_conv[0], nn.Sequential) else [encoder.pos_conv]
     position = Position(convs, None if norm_first else encoder.layer_norm, encoder.dropout)
-    first, distance = getattr(encoder.layers[0], "self_attn", None), None
+    first: Any = getattr(encoder.layers[0], "self_attn", None)
+    distance = None
     if getattr(first, "has_relative_attention_bias", False):
         distance = DistanceBias(first.relative_attention_bias, first.max_distance)
     blocks = [_block(layer, distance, name) for layer in encoder.layers]
@@ -195,7 +196,7 @@ def _upstream(model: Any, normalise: bool, name: str, digest: str) -> Transforme
 
 
 def _renew_weight_norm(conv: Any) -> None:
-    """torch's former weight norm keeps a computed tensor in the module, so that no copy can be made; the new does not."""
+    """Replace torch's former weight norm, whose computed tensor in the module prevents copies, by the new one."""
     if hasattr(conv, "weight_g"):
         g, v = conv.weight_g.detach(), conv.weight_v.detach()
         nn.utils.remove_weight_norm(conv)
@@ -204,7 +205,10 @@ def _renew_weight_norm(conv: Any) -> None:
 
 
 def _conv_layer(layer: Any) -> ConvLayer:
-    """s3prl's is: convolution, dropout of 0, perhaps a norm (layer norm between two transpositions), activation."""
+    """Return our layer of s3prl's: convolution, dropout of 0, perhaps a norm, activation.
+
+    Their layer norm stands between two transpositions.
+    """
     norms = [part for part in layer.modules() if isinstance(part, (nn.GroupNorm, nn.LayerNorm))]
     return ConvLayer(layer[0], norms[0] if norms else None, layer[-1])
 

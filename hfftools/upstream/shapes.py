@@ -1,21 +1,28 @@
-"""The sizes of well-known upstreams, by s3prl's names and our aliases: models of random weights, to measure costs with.
+"""List the sizes of well-known upstreams, by s3prl's names and our aliases, to measure costs with random weights.
 
 They are those of the published configurations (fairseq's, Microsoft's for WavLM, as transformers and torchaudio repeat
 them), written down here and not read from checkpoints, so that nothing is downloaded.
 """
 
+from typing import Any
+
 BASE, LARGE, XLARGE, XXLARGE = (12, 768, 12, 3072), (24, 1024, 16, 4096), (48, 1280, 16, 5120), (48, 1920, 16, 7680)
 
 
 def _sizes(shape: tuple[int, int, int, int], front: str = "group", conv_bias: bool = False, **more) -> dict:
-    """In transformers' words: blocks, width, heads and feed-forward; the norm of the front end, and what else differs."""
+    """Return a configuration in transformers' words.
+
+    `shape` is blocks, width, heads and feed-forward; `front` is the norm of the front end; `more` is what else differs.
+    """
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     return {**dict(zip(names, shape, strict=True)), "feat_extract_norm": front, "conv_bias": conv_bias, **more}
 
 
-_FIRST = {"front": "layer", "do_stable_layer_norm": True}  # layer norms in the front end, and before each sublayer
-_DISTANCE = {"num_buckets": 320, "max_bucket_distance": 800}
-_DEEP = {"front": "layer", "num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19}  # five positional convolutions
+# layer norms in the front end, and before each sublayer
+_FIRST: dict[str, Any] = {"front": "layer", "do_stable_layer_norm": True}
+_DISTANCE: dict[str, Any] = {"num_buckets": 320, "max_bucket_distance": 800}
+# five positional convolutions
+_DEEP: dict[str, Any] = {"front": "layer", "num_conv_pos_embeddings": 5, "conv_pos_kernel_size": 19}
 
 _KINDS = {  # transformers' model_type: sizes: names
     "wav2vec2": [
@@ -50,7 +57,7 @@ _KINDS = {  # transformers' model_type: sizes: names
         (_sizes(LARGE, "layer", True, position_embeddings_type="rotary"), "wav2vec2_conformer_rope"),
     ],
 }
-SHAPES = {}  # name: (model_type, sizes)
+SHAPES: dict[str, tuple[str, dict]] = {}  # name: (model_type, sizes)
 for _kind, _rows in _KINDS.items():
     for _row, _names in _rows:
         SHAPES |= dict.fromkeys(_names.split(), (_kind, _row))

@@ -1,4 +1,4 @@
-"""Hidden states on disk: {layer: h [T, D]} of each utterance in, Kaldi archives out, and back; the one door to kaldiio.
+"""Keep the hidden states {layer: h [T, D]} of each utterance in Kaldi archives on disk; only this module uses kaldiio.
 
 A cache holds one folder a set, and in it `layer_NN.ark` and `layer_NN.scp` for each layer, which kaldiio reads anywhere,
 and cache.json, written last, which names the upstream, its hash and the layers.
@@ -25,14 +25,14 @@ class HiddenCache:
         self._scps: dict[int, dict] = {}
 
     def matches(self, upstream_hash: str, layers: Iterable[int], data: str) -> bool:
-        """Whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
+        """Return whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
         if not self.info_file.exists():
             return False
         info = json.loads(self.info_file.read_text())
         return (info["hash"], info["data"]) == (upstream_hash, data) and set(layers) <= set(info["layers"])
 
     def check(self, upstream_hash: str, layers: Iterable[int], data: str) -> None:
-        """UserError that says what is missing, where `matches` would be false."""
+        """Raise UserError, which says what is missing, where `matches` would be false."""
         if not self.matches(upstream_hash, layers, data):
             raise UserError(
                 f"{self.folder}: not the hidden states of this upstream, these layers and these utterances; "
@@ -48,7 +48,7 @@ class HiddenCache:
         return self._scps[layer]
 
     def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
-        """{layer: h [T, D] float32} of one utterance."""
+        """Return {layer: h [T, D] float32} of one utterance; raise UserError where an archive is damaged."""
         try:
             return {layer: np.array(self._scp(layer)[utt]) for layer in layers}
         except (KeyError, OSError, ValueError, AssertionError) as error:  # the last is kaldiio on a cut file
@@ -64,10 +64,11 @@ class HiddenCache:
         upstream_hash: str,
         data: str,
     ) -> int:
-        """Write every utterance of `items`, replacing what was there; the number of frames."""
+        """Write every utterance of `items`, replacing what was there; return the number of frames."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.info_file.unlink(missing_ok=True)
-        self._scps, frames, lines = {}, 0, {layer: [] for layer in layers}
+        self._scps, frames = {}, 0
+        lines: dict[int, list[str]] = {layer: [] for layer in layers}
         with ExitStack() as stack:
             arks = {}
             for layer in layers:

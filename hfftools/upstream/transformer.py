@@ -1,4 +1,4 @@
-"""Transformers over a convolutional front end (wav2vec 2.0, HuBERT, data2vec, WavLM): waveforms in, hidden states out.
+"""Run Transformers over a convolutional front end (wav2vec 2.0, HuBERT, data2vec, WavLM) on batches of waveforms.
 
 The doors s3prl.py and huggingface.py load weights with their own packages and hand the layers over to the few classes
 here, in front_end.py and in w2v_conformer.py, which run them in one way: every tensor batch first, lengths from the
@@ -9,6 +9,7 @@ H the number of heads.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from hfftools.upstream.front_end import FrontEnd
 
 
 class Activation(nn.Module):
-    """A plain function as a module, so that it has a place in a Sequential."""
+    """Make a plain function a module, so that it has a place in a Sequential."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -36,7 +37,7 @@ NARROW = 16
 
 
 class Position(nn.Module):
-    """Adds the positional convolutions (data2vec has five in a row; encoders whose attention knows positions have none).
+    """Add the positional convolutions (data2vec has five in a row; encoders whose attention knows positions have none).
 
     `norm` is for models that norm before their first block.
     """
@@ -76,20 +77,21 @@ class Attention(nn.Module):
         self.prefix: Prefix | None = None
 
     def mask(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        """The mask on scores [B, H, T, T]: False, or minus infinity, where a key may not be attended to."""
+        """Return the mask on scores [B, H, T, T]: False, or minus infinity, where a key may not be attended to."""
         return valid_BT[:, None, None, :]
 
     def project(self, x_BTD: Tensor) -> list[Tensor]:
-        """Queries, keys and values, each [B, H, T, d]."""
+        """Return queries, keys and values, each [B, H, T, d]."""
         return [split_heads(proj(x_BTD), self.heads) for proj in (self.q_proj, self.k_proj, self.v_proj)]
 
     def mix(self, q_BHTd: Tensor, k_BHTd: Tensor, v_BHTd: Tensor, mask: Tensor) -> Tensor:
-        """What the heads gather from the values, [B, T, D]."""
+        """Return what the heads gather from the values, [B, T, D]."""
         dropout = self.dropout if self.training else 0.0
         return self.out_proj(attend(q_BHTd, k_BHTd, v_BHTd, mask, self.prefix, dropout))
 
     def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
-        return self.mix(*self.project(x_BTD), self.mask(x_BTD, valid_BT))
+        q_BHTd, k_BHTd, v_BHTd = self.project(x_BTD)
+        return self.mix(q_BHTd, k_BHTd, v_BHTd, self.mask(x_BTD, valid_BT))
 
 
 class DistanceBias(nn.Module):
@@ -100,7 +102,7 @@ class DistanceBias(nn.Module):
         self.embedding, self.max_distance = embedding, max_distance
 
     def bucket(self, away: Tensor) -> Tensor:
-        """Frames from query to key, whatever the shape -> the number of the bucket of each."""
+        """Return the bucket number of each distance `away`, in frames from query to key, of any shape."""
         buckets = self.embedding.num_embeddings // 2
         exact = buckets // 2  # nearer than this every distance has its own bucket; beyond they widen with the logarithm
         far = (away.abs().clamp(min=1).float() / exact).log() / math.log(self.max_distance / exact)
@@ -108,7 +110,7 @@ class DistanceBias(nn.Module):
         return torch.where(away.abs() < exact, away.abs(), far) + buckets * (away > 0)
 
     def forward(self, frames: int) -> Tensor:
-        """-> [H, T, T], query by key."""
+        """Return the bias [H, T, T], query by key."""
         away_K = torch.arange(1 - frames, frames, device=self.embedding.weight.device)
         return self.embedding(self.bucket(away_K)).T.unfold(1, frames, 1).flip(1)
 
@@ -173,13 +175,15 @@ class TransformerUpstream(Upstream):
     The blocks are those of this file or of w2v_conformer.py. `mask_embedding` [D] stood for masked frames in pre-training.
     """
 
+    mask_D: Tensor | None
+
     def __init__(
         self,
         name: str,
         digest: str,
         front: FrontEnd,
         position: Position,
-        blocks: Sequence[nn.Module],
+        blocks: Sequence[Any],  # Block or MacaronBlock
         final_norm: nn.Module | None,
         mask_embedding: Tensor | None = None,
     ):
@@ -196,7 +200,7 @@ class TransformerUpstream(Upstream):
 
     @property
     def mask_embedding(self) -> Tensor | None:
-        """[D], frozen; None where the checkpoint has none."""
+        """Return [D], frozen; None where the checkpoint has none."""
         return self.mask_D
 
     def blocks(self) -> nn.ModuleList:
@@ -209,8 +213,10 @@ class TransformerUpstream(Upstream):
         return self.front.convolutions()
 
     def unreached(self, layers: Sequence[int]) -> list[nn.Module]:
-        ends = self.num_layers in layers or self.final_norm is None
-        return [*super().unreached(layers), *([] if ends else [self.final_norm])]
+        above = super().unreached(layers)
+        if self.final_norm is not None and self.num_layers not in layers:
+            above.append(self.final_norm)
+        return above
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:
         return self.front.out_lens(num_samples_B)

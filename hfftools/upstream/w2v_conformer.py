@@ -1,4 +1,4 @@
-"""The blocks of wav2vec 2.0 Conformers and their attentions: states [B, T, D] and which frames are valid in, states out.
+"""Run the blocks of wav2vec 2.0 Conformers and their attentions on states [B, T, D] with a mask of valid frames.
 
 fairseq took them from ESPnet; s3prl and transformers kept the names inside, which is what the two functions at the end rely
 on. K = 2T - 1 is the number of distances between T frames, d the width of a head, H the number of heads.
@@ -17,14 +17,17 @@ from hfftools.upstream.transformer import Attention
 
 
 def distances(frames: int, dim: int, like: Tensor) -> Tensor:
-    """Sinusoids [K, D] of how far the query is behind the key's frame, T - 1 first, 1 - T last; sine and cosine in turn."""
+    """Return sinusoids [K, D] of how far the query is behind the key's frame, T - 1 first, 1 - T last.
+
+    Sine and cosine take turns.
+    """
     away_K1 = torch.arange(frames - 1, -frames, -1, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(torch.arange(0, dim, 2, device=like.device, dtype=torch.float32) * (-math.log(10000.0) / dim))
     return torch.stack([(away_K1 * rates).sin(), (away_K1 * rates).cos()], -1).flatten(1).to(like.dtype)
 
 
 def by_key(scores_BHTK: Tensor) -> Tensor:
-    """Scores of each query by distance -> [B, H, T, T], by key: row t begins T - 1 - t columns later."""
+    """Return scores by distance [B, H, T, K] as scores by key [B, H, T, T]: row t begins T - 1 - t columns later."""
     frames = scores_BHTK.shape[2]
     rows = F.pad(scores_BHTK, (0, 1)).flatten(-2)[..., :-frames]  # one column more, and each row moves back by one
     return rows.unflatten(-1, (frames, -1))[..., frames - 1 :]
@@ -40,12 +43,12 @@ class RelativeAttention(Attention):
         self.pos_proj, self.u_Hd, self.v_Hd = pos_proj, u_Hd, v_Hd
 
     def by_distance(self, q_BHTd: Tensor, x_BTD: Tensor) -> Tensor:
-        """The score of each query at each distance, [B, H, T, K]."""
+        """Return the score of each query at each distance, [B, H, T, K]."""
         p_1HKd = split_heads(self.pos_proj(distances(x_BTD.shape[1], x_BTD.shape[2], x_BTD)[None]), self.heads)
         return (q_BHTd + self.v_Hd[:, None].to(q_BHTd.dtype)) @ p_1HKd.transpose(-1, -2)
 
     def by_key(self, scores_BHTK: Tensor, x_BTD: Tensor) -> Tensor:
-        """Of these the one at each key, [B, H, T, T]."""
+        """Return, of these, the one at each key, [B, H, T, T]."""
         return by_key(scores_BHTK)
 
     def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
@@ -59,6 +62,7 @@ class RotaryAttention(Attention):
     """Self-attention where positions turn what enters the queries and keys, before their projections as in fairseq."""
 
     TAKES_PREFIX = True
+    rates: Tensor
 
     def __init__(self, projections, heads, dropout, rates: Tensor):
         super().__init__(projections, heads, dropout)
@@ -136,7 +140,10 @@ class MacaronBlock(nn.Module):
 
 
 def espnet_attention(theirs: Any, heads: int, rates: Tensor | None) -> Attention:
-    """Relative where it has a projection of positions, rotary where `rates` are given, else without positions."""
+    """Return our attention over the layers of theirs.
+
+    It is relative where theirs has a projection of positions, rotary where `rates` are given, else without positions.
+    """
     projections = (theirs.linear_q, theirs.linear_k, theirs.linear_v, theirs.linear_out)
     if hasattr(theirs, "linear_pos"):
         positions = (theirs.linear_pos, theirs.pos_bias_u, theirs.pos_bias_v)
@@ -153,7 +160,7 @@ def espnet_block(
     feed_forward_norms: Sequence[nn.Module],
     activation: nn.Module,
 ) -> MacaronBlock:
-    """A block from the parts of theirs; `activation` is the convolution's."""
+    """Return a block from the parts of theirs; `activation` is the convolution's."""
     conv = layer.conv_module
     ends = (conv.pointwise_conv1, conv.depthwise_conv, conv.batch_norm, activation, conv.pointwise_conv2, conv.dropout)
     return MacaronBlock(
