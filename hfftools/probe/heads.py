@@ -1,11 +1,14 @@
-"""Probes of one question: the hidden states of every layer and labels in, a trained head on each layer out.
+"""Train and read the probes of one task: a small head on the frozen hidden states of each layer.
 
-All probes share one frozen forward pass a batch and nothing else: each layer has its own weights, random generator,
-optimizer, clipping and schedule, so its result is that of a probe trained alone.
+All probes share one forward pass of the frozen model for each batch, and nothing else: each layer has its own weights,
+random generator, optimizer, clipping and schedule, so its result equals that of a probe trained alone.
+
+Axes: B utterances, T frames, D features of a layer, U classes or units of the task.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -18,33 +21,34 @@ from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
 
 
-class Question(Protocol):
-    """What the probes of all layers are asked, such as for words, phones or the speaker."""
+class ProbingTask(Protocol):
+    """Define what a probe has to predict from the states of a layer, such as words, phones or the speaker."""
 
-    name: str
-    facts: dict[str, int]  # numbers to state beside the measures
+    name: str  # as in `diverged` of probe.json
+    facts: dict[str, int]  # numbers that the result states along with the measures, such as the count of classes
     evaluate_on: str  # "dev", or "held_out" for a part of the training set that `loss` leaves out
 
     def head(self, dim: int) -> nn.Module:
-        """A new head over states of width `dim`: head(x [B, T, dim], lens_B) -> scores [B, T, units]."""
+        """Return a new head for a layer of width `dim`; it maps (x [B, T, dim], lens_B) to scores [B, T, U]."""
 
-    def enter(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer's states and lengths as they enter the head."""
+    def head_inputs(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the head reads, from the states of a layer and their lengths: x and lengths [B]."""
 
     def loss(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> Tensor | None:
-        """A mean over the batch in nats; None where the batch has nothing to learn from."""
+        """Return the mean loss over the batch in nats; None if the batch has nothing to learn from."""
 
     def read(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> dict[str, Any]:
-        """What the head answers, {utterance: answer}."""
+        """Return what the scores say, {utterance: answer}; the form of an answer is known to `score` only."""
 
     def score(self, answers: dict[str, Any]) -> tuple[dict[str, float], dict[str, list[int]]]:
-        """(the measures of one layer with their intervals, error counts by utterance for paired comparisons)."""
+        """Return the measures of one layer with their intervals, and error counts by utterance for paired tests."""
 
 
 class Probe:
-    """One layer's head with all that trains it."""
+    """Hold the head of one layer, its optimizer and schedule, and the state of its random generator."""
 
     def __init__(self, make: Callable[[], nn.Module], config: Config, seed: int, steps: int, device: torch.device):
+        """Make the head by `make` with the random generator at `seed`; `steps` is the length of the schedule."""
         self._cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(self._cuda):
             torch.manual_seed(seed)
@@ -59,7 +63,7 @@ class Probe:
 
     @contextmanager
     def own_random(self) -> Iterator[None]:
-        """Draw from this probe's generator, and from no other's."""
+        """Run the block with the random generator of this probe (its dropout), and leave the global one as it was."""
         with torch.random.fork_rng(self._cuda):
             torch.set_rng_state(self.random[0])
             for device in self._cuda:
@@ -68,65 +72,76 @@ class Probe:
             self._keep_random()
 
     def state_dict(self) -> dict:
+        """Return all that a resumed training needs."""
         parts = {key: getattr(self, key).state_dict() for key in ("head", "optimizer", "schedule")}
         return {**parts, "random": self.random}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from what `state_dict` returned."""
         for key in ("head", "optimizer", "schedule"):
             getattr(self, key).load_state_dict(state[key])
+        # torch takes the state of a generator from the CPU only, even that of a GPU
         self.random = [generator.cpu() for generator in state["random"]]
 
 
 class Probes:
-    """A probe on each layer for one question; a layer whose loss or gradient is not finite is dropped, the others go on."""
+    """Hold one probe for each layer, all for one task; training of a layer stops if its loss is not finite."""
 
-    def __init__(self, question: Question, dims: dict[int, int], config: Config, steps: int, device: torch.device):
-        self.question = question
+    def __init__(self, task: ProbingTask, dims: dict[int, int], config: Config, steps: int, device: torch.device):
+        """Make the probes; `dims` is {layer: width}, `steps` the number of updates."""
+        self.task = task
+        # the seed depends on the layer's number alone, not on which layers are probed with it
         self.probes = {
-            layer: Probe(lambda dim=dim: question.head(dim), config, config.seed + 1000 * layer, steps, device)
+            layer: Probe(partial(task.head, dim), config, config.seed + 1000 * layer, steps, device)
             for layer, dim in dims.items()
         }
         self.diverged: list[int] = []
 
     def step(self, hidden: dict[int, Tensor], lens_B: Tensor, batch: Batch) -> dict[int, float]:
-        """One update of every layer; {layer: loss}, empty where the batch has nothing to learn from."""
+        """Update the probe of every layer; return {layer: loss}, empty if the batch has nothing to learn from.
+
+        hidden: {layer: [B, T, D]}; lens_B: valid frames.
+        """
         losses = {}
         for layer, probe in self.probes.items():
             if layer in self.diverged:
                 continue
-            x_BTD, x_lens_B = self.question.enter(hidden[layer], lens_B)
+            x_BTD, x_lens_B = self.task.head_inputs(hidden[layer], lens_B)
             with probe.own_random():
-                loss = self.question.loss(probe.head(x_BTD, x_lens_B), x_lens_B, batch)
+                loss = self.task.loss(probe.head(x_BTD, x_lens_B), x_lens_B, batch)
             if loss is None:
                 return {}
             losses[layer] = loss.item()
             try:
-                # an updater for each layer, not one for all: one clipping of all heads together would let a layer of
-                # large gradients shrink the steps of the others, and one that diverges would stop them
+                # each layer has its own updater: with one clipping of all heads together, a layer of large gradients
+                # would shrink the steps of the others, and a layer that diverges would stop them
                 probe.updater.step([loss])
             except NotFinite as error:
                 self.diverged.append(layer)
-                log.warning(f"layer {layer}, {self.question.name}: {error}; this probe is given up, the others go on")
+                log.warning(f"layer {layer}, {self.task.name}: {error}; this probe stops, the others continue")
         return losses
 
     @torch.no_grad()
     def read(self, hidden: dict[int, Tensor], lens_B: Tensor, batch: Batch) -> dict[int, dict[str, Any]]:
-        """{layer: {utterance: answer}}."""
+        """Return the answers of every layer, {layer: {utterance: answer}}."""
         answers = {}
         for layer, probe in self.probes.items():
-            x_BTD, x_lens_B = self.question.enter(hidden[layer], lens_B)
-            answers[layer] = self.question.read(probe.head.eval()(x_BTD, x_lens_B), x_lens_B, batch)
+            x_BTD, x_lens_B = self.task.head_inputs(hidden[layer], lens_B)
+            answers[layer] = self.task.read(probe.head.eval()(x_BTD, x_lens_B), x_lens_B, batch)
             probe.head.train()
         return answers
 
     @property
     def all_diverged(self) -> bool:
+        """Return whether no layer is left to train."""
         return len(self.diverged) == len(self.probes)
 
     def state_dict(self) -> dict:
+        """Return the state of all probes, and which of them diverged."""
         return {"probes": {k: p.state_dict() for k, p in self.probes.items()}, "diverged": self.diverged}
 
     def load_state_dict(self, state: dict) -> None:
+        """Continue from what `state_dict` returned."""
         for layer, probe in self.probes.items():
             probe.load_state_dict(state["probes"][layer])
         self.diverged = state["diverged"]

@@ -5,6 +5,7 @@ import shlex
 import textwrap
 from html import escape
 from string import Template
+from typing import Any
 
 from hfftools.figure import plt, svg
 from hfftools.probe import plot
@@ -77,6 +78,7 @@ CAVEATS = (
 
 
 def _figure(drawn: plt.Figure | None, alt: str, caption: str) -> str:
+    """Return a figure element; the image is in the page itself, so that the page can be sent as one file."""
     if drawn is None:
         return ""
     data = base64.b64encode(svg(drawn).encode()).decode()
@@ -86,7 +88,7 @@ def _figure(drawn: plt.Figure | None, alt: str, caption: str) -> str:
 
 def _inputs(results: ProbeResults) -> str:
     """Return what was probed, on which data and how: names and numbers, and what was assumed."""
-    what = {
+    what: dict[str, Any] = {
         "Upstream": results.upstream,
         "Hash": results.hash,
         "Trained on": results.train,
@@ -122,6 +124,7 @@ def _advice(results: ProbeResults, recommendation: str) -> str:
 
 
 def _cell(results: ProbeResults, row: LayerResult, measure: Measure, kind: str) -> str:
+    """Return a table cell: the value, bold if it is the best of its column, and its interval or deviation."""
     text, more = escape(written(row, measure)), spread(row, measure)
     if value(row, measure.key) is not None and value(row, measure.key) == best_value(results, measure):
         text = f"<b>{text}</b>"
@@ -131,7 +134,9 @@ def _cell(results: ProbeResults, row: LayerResult, measure: Measure, kind: str) 
 def _layers(results: ProbeResults) -> str:
     """Return the table with one row for each layer; a vertical line marks where a part begins."""
     parts = shown(results)
-    columns = [(m, ' class="first"' if m is part.measures[0] else "") for part in parts for m in part.measures]
+    columns: list[tuple[Measure, str]] = []  # with the attribute of its cells
+    for part in parts:
+        columns += [(m, ' class="first"' if m is part.measures[0] else "") for m in part.measures]
     groups = (f'<th class="first" colspan="{len(p.measures)}" scope="colgroup">{escape(p.name)}</th>' for p in parts)
     heads = (f'<th{kind} scope="col">{escape(measure.head)}</th>' for measure, kind in columns)
     chosen = results.recommended_layers

@@ -1,4 +1,7 @@
-"""What is looked at: a configuration in; the frozen model, its transcribed speech, and hidden states by batch out."""
+"""Provide what a probe reads: the frozen model, transcribed speech, alignments, and hidden states batch by batch.
+
+Axes: B utterances, N samples, T frames of the model, D features of a layer, M log-mel channels.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -30,26 +33,29 @@ from hfftools.upstream.base import choose_layers
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
 
-BUILT_IN = 200  # sentences of the set that is spoken where no data is given
-UNITS = 100  # of the pieces that are made where no units are given: fewer than frames, even at 25 frames/s
+BUILT_IN = 200  # sentences of each synthetic set, made if no data is given
+UNITS = 100  # BPE pieces, made if no units are given; a transcript has fewer of them than frames, even at 25 frames/s
 
 
-def settle(config: Config, exp: ExpDir) -> tuple[Config, list[str]]:
-    """(the configuration with every empty path filled in, what had to be assumed, one line each).
+def fill_empty_paths(config: Config, exp: ExpDir) -> tuple[Config, list[str]]:
+    """Return the configuration with every empty path filled in, and one line on each assumption.
 
-    Without data: that of data/train and data/dev where a recipe made them, or else a small set of sentences spoken by
-    eSpeak NG into the folder of the experiment. Without units: those of the recipe, or BPE pieces of the transcripts.
+    Without data: data/train and data/dev, if a recipe made them, or else a small set of sentences that eSpeak NG speaks
+    into the folder of the experiment. Without units: those of the recipe, or BPE pieces of the transcripts. Raise
+    UserError if only one of train and dev is given.
     """
     filled, assumed = config, []
     given = {"train": config.train, "dev": config.dev}
     for one, other in (("train", "dev"), ("dev", "train")):
         if given[one] and not given[other]:
             raise UserError(
-                f"{one}={given[one]} was given without {other}; a probe learns from train, is scored on dev"
+                f"{one}={given[one]} is given without {other}; add {other}=DIR: train is to learn, dev to score"
             )
     if not config.train and Path("data/train").is_dir():
         filled = replace(filled, train="data/train", dev="data/dev")
-        assumed.append("data: data/train and data/dev, which a recipe made here; others by train=DIR dev=DIR")
+        assumed.append(
+            "data: data/train and data/dev, which a recipe made here; to use other data, give train=DIR dev=DIR"
+        )
         if not config.units and Path("data/units").is_dir():
             filled = replace(filled, units="data/units")
     elif not config.train:
@@ -58,51 +64,56 @@ def settle(config: Config, exp: ExpDir) -> tuple[Config, list[str]]:
         features = config.features or str(exp.kept_states)
         filled = replace(filled, train=str(spoken / "train"), dev=str(spoken / "dev"), features=features)
         assumed.append(
-            f"data: none was given, so at most {BUILT_IN} commands a set, spoken by eSpeak NG; layers are compared on "
-            "synthetic voices. Your own by train=DIR dev=DIR, in Kaldi's form"
+            f"data: none was given, so sets of at most {BUILT_IN} commands spoken by eSpeak NG; layers are compared on "
+            "synthetic voices. To use your own, give train=DIR dev=DIR, Kaldi data directories"
         )
     if not filled.units and "asr" in filled.parts:
-        units = make("bpe", [u.text for u in datadir.read(filled.train)], UNITS, exp.units)
+        units = make("bpe", [u.text or "" for u in datadir.read(filled.train)], UNITS, exp.units)
         filled = replace(filled, units=str(exp.units))
-        assumed.append(f"units: {len(units)} BPE pieces of {filled.train}; others by units=DIR (hff-units)")
+        assumed.append(f"units: {len(units)} BPE pieces of {filled.train}; to use others, give units=DIR (hff-units)")
     return replace(filled, alignments=config.alignments or str(exp.alignments)), assumed
 
 
-class Material:
-    """The model, the speech, and what is known of it."""
+class ProbeInputs:
+    """Hold the frozen model, the training and dev speech, and the units, phones and alignments that the parts need."""
 
     def __init__(self, config: Config):
-        self.config, self.device, self.asked = config, device_of(config.device), set(config.parts)
+        """Load the model and read the sets; raise UserError if they share utterances or lack text that a part needs."""
+        self.config, self.device, parts = config, device_of(config.device), set(config.parts)
         self.upstream = load_upstream(config.upstream).eval().to(self.device)
         self.upstream.requires_grad_(False)
         self.layers = choose_layers(config.layers, self.upstream, "layers")
-        self.units: Units | None = load_units(Path(config.units)) if "asr" in self.asked else None
-        self.phones = Phones(config.phones) if self.asked & {"phone", "similarity"} else None
+        self.units: Units | None = load_units(Path(config.units)) if "asr" in parts else None
+        self.phones = Phones(config.phones) if parts & {"phone", "similarity"} else None
         with_text = self.units is not None or self.phones is not None
         self.directories = {"train": config.train, "dev": config.dev}
         self.sets = {key: datadir.read(path, need_text=with_text) for key, path in self.directories.items()}
         shared = {u.id for u in self.sets["train"]} & {u.id for u in self.sets["dev"]}
         if shared:
-            raise UserError(f"{config.dev}: {len(shared)} utterances are in {config.train} too, first {min(shared)}")
+            raise UserError(
+                f"{config.dev}: {len(shared)} utterances are in {config.train} too, first {min(shared)}; remove them"
+            )
         for key, utterances in self.sets.items():
             words = " ".join(u.text or "" for u in utterances)
             if with_text and not words.strip():
-                raise UserError(f"{self.directories[key]}/text: every transcript is empty")
+                raise UserError(
+                    f"{self.directories[key]}/text: every transcript is empty; write one for each utterance"
+                )
             if self.phones is not None:
-                self.phones(words)  # a lexicon that lacks words says so before anything is computed
+                self.phones(words)  # raises UserError for words that a lexicon lacks, before anything is computed
         self._aligned: dict[str, Aligned] | None = None
 
-    def inputs(self) -> dict[str, str]:
-        """Digests of all that a result depends on beside the configuration."""
+    def digests(self) -> dict[str, str]:
+        """Return digests of all that a result depends on, apart from the configuration."""
         digests = {key: datadir.digest(utterances) for key, utterances in self.sets.items()}
         digests |= {"units": self.units.digest} if self.units else {}
         digests |= {"phones": self.phones.digest} if self.phones else {}
         return {"upstream": self.upstream.hash, **digests}
 
     def open(self) -> None:
-        """Make the speech ready, `train` and `dev`; with `features`, fill the cache with the sets that have no folder in it.
+        """Set `train` and `dev`; with `features`, first cache the states of each set that has no folder there.
 
-        A folder of other states is left, and refused.
+        Raise UserError if a folder in the cache holds other states; it is not changed.
         """
         features, directories = self.config.features, list(self.directories.values())
         if features:
@@ -113,6 +124,7 @@ class Material:
         self.train, self.dev = (self._speech(directory) for directory in directories)
 
     def _speech(self, directory: str) -> Speech:
+        """Return one of the two sets; for training, without utterances too short for their units."""
         train = directory == self.config.train
         if self.units is not None:
             needed = frames_needed if train else None
@@ -125,50 +137,57 @@ class Material:
 
     @property
     def aligned(self) -> dict[str, Aligned]:
-        """When each phone and word of both sets is spoken; made at first use, and kept."""
+        """Return {utterance: the times of its phones and words} of both sets, computed at the first use."""
         if self._aligned is None:
+            assert self.phones is not None, "only the parts phone and similarity, which have phones, need alignments"
             config = self.config
             sets, folder = [config.train, config.dev], Path(config.alignments)
             self._aligned = align(config.train, sets, self.phones, folder, config.seed, self.device)
         return self._aligned
 
     def hidden(self, batch: Batch) -> tuple[dict[int, Tensor], Tensor]:
-        """({layer: h [B, T, D]}, lens [B]) of a batch on the device, from the cache or the frozen model."""
+        """Return ({layer: h [B, T, D]}, frames [B]) of a batch on the device, from the cache or the frozen model."""
         if batch.hidden is not None:
+            assert batch.lens_B is not None, "a batch of cached states has their lengths"
             return batch.hidden, batch.lens_B
+        assert batch.wav_BN is not None, "a batch without cached states has waveforms"
         with torch.no_grad():
             return self.upstream(batch.wav_BN, batch.num_samples_B, self.layers)
 
     def frames(self, spans: list[Span]) -> list[tuple[int, int, str]]:
-        """Spans of time -> (first frame, end frame, label): the frames whose middle lies in the span, at least one."""
+        """Return (first frame, end frame, label) of each span: the frames whose middle lies in it, at least one."""
         stride_s, middle_s = self.upstream.stride_samples / RATE_HZ, self.upstream.middle_samples / RATE_HZ
-        found = []
+        segments = []
         for span in spans:
             first, end = (max(0, ceil((at_s - middle_s) / stride_s)) for at_s in (span.start_s, span.end_s))
             nearest = max(0, round(((span.start_s + span.end_s) / 2 - middle_s) / stride_s))
-            found.append((first, end, span.label) if end > first else (nearest, nearest + 1, span.label))
-        return found
+            segments.append((first, end, span.label) if end > first else (nearest, nearest + 1, span.label))
+        return segments
 
     def state_batches(self, most_frames: int, aligned: dict[str, Aligned] | None) -> Iterator[StateBatch]:
-        """Batches of training utterances drawn at random until they have `most_frames` frames, always the same ones.
+        """Yield batches of training utterances drawn at random, the same at each call, of at most `most_frames` frames.
 
-        Log-mel frames of 10 ms are averaged to as many as make a frame of the model, around its middle.
+        The log-mel of a frame is the mean of the 10 ms log-mel frames around the middle of the model's frame. Without
+        `aligned`, batches have no phones and words.
         """
         chosen = self._draw(most_frames)
         waves, logmel = Speech(self.train.utterances, None), LogMel().to(self.device)
         order = [[chosen[i] for i in batch] for batch in self._order(chosen)]
-        for batch, heard in zip(self.train.batches(order, 1), waves.batches(order, 1), strict=True):
-            batch, heard = batch.to(self.device), heard.to(self.device)
+        # the waveforms are read separately: with cached states, the batches of `train` have none
+        for batch, audio in zip(self.train.batches(order, 1), waves.batches(order, 1), strict=True):
+            batch, audio = batch.to(self.device), audio.to(self.device)
             hidden, lens_B = self.hidden(batch)
-            mel_BTM = self._mel(*logmel(heard.wav_BN, heard.num_samples_B), next(iter(hidden.values())).shape[1])
+            mel_BTM, mel_lens_B = logmel(audio.wav_BN, audio.num_samples_B)
+            mel_BTM = self._mel(mel_BTM, mel_lens_B, next(iter(hidden.values())).shape[1])
             labels: dict[str, Any] = {"phones": None, "words": None}
             if aligned is not None:
-                found = [aligned.get(utt, Aligned([], [])) for utt in batch.ids]
-                labels = {key: [self.frames(getattr(a, key)) for a in found] for key in labels}
+                times = [aligned.get(utt, Aligned([], [])) for utt in batch.ids]
+                labels["phones"] = [self.frames(utt.phones) for utt in times]
+                labels["words"] = [self.frames(utt.words) for utt in times]
             yield StateBatch(batch.ids, hidden, lens_B, mel_BTM, **labels)
 
     def _mel(self, mel_BTM: Tensor, mel_lens_B: Tensor, frames: int) -> Tensor:
-        """Log-mel [B, frames, M] at the model's frames, from log-mel every 10 ms; beyond the ends stands the last frame."""
+        """Return log-mel [B, frames, M] at the model's frames, from log-mel every 10 ms; the ends are repeated."""
         stride = self.upstream.stride_samples
         span = torch.arange(max(1, round(stride / HOP_SAMPLES)), device=mel_BTM.device)
         middle_T = (self.upstream.middle_samples - WINDOW_SAMPLES / 2 + stride * torch.arange(frames)) / HOP_SAMPLES
@@ -178,23 +197,25 @@ class Material:
         return mel_BTM[rows_B11, at_BTS].mean(2)
 
     def _draw(self, most_frames: int) -> list[int]:
+        """Return indices of training utterances of at most `most_frames` frames in total, at least one utterance."""
         frames_U = np.array(self.train.durations_s) * self.upstream.frame_rate_hz
         mixed = np.random.default_rng(self.config.seed).permutation(len(frames_U))
         return sorted(mixed[: max(1, int((np.cumsum(frames_U[mixed]) <= most_frames).sum()))].tolist())
 
     def _order(self, chosen: list[int]) -> list[list[int]]:
+        """Return batches of positions in `chosen`."""
         return plan([self.train.durations_s[i] for i in chosen], self.config.batch_seconds)
 
     def dev_batches(self) -> Iterator[Batch]:
-        """The dev set, once."""
+        """Yield the batches of the dev set."""
         yield from self.dev.batches(plan(self.dev.durations_s, self.config.batch_seconds), 1)
 
     def train_batches(self, ids: set[str]) -> Iterator[Batch]:
-        """Some utterances of the training set, once."""
+        """Yield batches of the utterances `ids` of the training set."""
         chosen = [i for i, utt in enumerate(self.train.utterances) if utt.id in ids]
         yield from self.train.batches([[chosen[i] for i in batch] for batch in self._order(chosen)], 1)
 
 
 def forget_states(exp: ExpDir) -> None:
-    """Remove the hidden states that were kept for the built-in set."""
+    """Remove the hidden states of the built-in set."""
     shutil.rmtree(exp.kept_states, ignore_errors=True)

@@ -1,11 +1,12 @@
-"""Layer-wise probing, the whole of hff-probe: an upstream and transcribed speech in, what each of its layers knows out.
+"""Measure what each layer of an upstream knows about transcribed speech; this is the whole of hff-probe.
 
-Into one folder: probe.json (every figure), table.txt, pictures, index.html with all of them, and recommendation.yaml, which
-`hff-train --config` takes. Layers are compared on the dev set, never on a test set.
+The results are in one folder: probe.json (every figure), table.txt, pictures, index.html with all of them, and
+recommendation.yaml, which `hff-train --config` reads. Layers are compared on the dev set, never on a test set.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,8 +16,8 @@ from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write
 from hfftools.log import UserError, log, progress, setup_logging
 from hfftools.probe import html_page, plot
 from hfftools.probe.config import Config
-from hfftools.probe.heads import Probes, Question
-from hfftools.probe.inputs import Material, forget_states, settle
+from hfftools.probe.heads import Probes, ProbingTask
+from hfftools.probe.inputs import ProbeInputs, fill_empty_paths, forget_states
 from hfftools.probe.layer_statistics import measure_layers
 from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
 from hfftools.probe.recommendation import recommend
@@ -26,19 +27,20 @@ from hfftools.upstream.names import parse
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
-    """Merge yaml files, then `key=value` arguments, over the defaults."""
+    """Return the options: defaults, overridden by the yaml files, then by the `key=value` arguments."""
     return resolve(Config, sources, overrides)
 
 
 def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> ExpDir:
-    """Probe the layers of an upstream; `folder` is exp/probe_<upstream> where not given.
+    """Probe the layers of an upstream in `folder`, by default exp/probe_<upstream>; return the folder.
 
-    Interrupted, it goes on at the last whole epoch or part. UserError names what changed since the folder was begun.
+    An interrupted probe resumes at the last complete epoch or part. Raise UserError if options or data changed since
+    the folder was made, and say which.
     """
     config = configure(sources, overrides)
     exp = ExpDir(folder or Path("exp") / f"probe_{parse(config.upstream).short_name}")
     with exp.alone():
-        config, assumed = settle(config, exp)
+        config, assumed = fill_empty_paths(config, exp)
         compare_config(config, exp.config, may_differ=("device",))
         for line in assumed:
             log.info(f"assumed {line}")
@@ -47,29 +49,28 @@ def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> Exp
 
 
 def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
-    material = Material(config)
-    inputs = material.inputs()
-    check_inputs(exp.inputs, inputs)
+    """Measure all parts and write the results, unless they are there already."""
+    inputs = ProbeInputs(config)
+    digests = inputs.digests()
+    check_inputs(exp.inputs, digests)
     if exp.probe.exists():
-        log.info(f"{exp.probe} is there already")
+        log.info(f"{exp.probe} exists already, nothing to do")
         return
-    material.open()
+    inputs.open()
     save_config(config, exp.config)
-    write_json(exp.inputs, inputs)
+    write_json(exp.inputs, digests)
     setup_logging(exp.log)
-    results = ProbeResults(
-        material.upstream.name, material.upstream.hash, config.train, config.dev, _how(config), assumed
-    )
-    results.layers = [LayerResult(layer) for layer in material.layers]
+    results = ProbeResults(inputs.upstream.name, inputs.upstream.hash, config.train, config.dev, _how(config), assumed)
+    results.layers = [LayerResult(layer) for layer in inputs.layers]
     for part, run in (("probes", _train_probes), ("survey", _measure_layers)):
         if not exp.part(part).exists():
-            write_json(exp.part(part), run(exp, material))
-        # read back even when just made, so that a resumed probe and an uninterrupted one see the same numbers
+            write_json(exp.part(part), run(exp, inputs))
+        # read back even if just written, so that a resumed probe and an uninterrupted one use the same numbers
         results.add_part(json.loads(exp.part(part).read_text()))
     errors = json.loads(exp.part("probes").read_text())["errors"]
     if errors:
         errors = {int(layer): counts for layer, counts in errors.items()}
-        data = {"train": config.train, "dev": config.dev, "units": config.units}
+        data: dict[str, Any] = {"train": config.train, "dev": config.dev, "units": config.units}
         if Path(config.train).parent == exp.built_in:
             data["test"] = [str(exp.built_in / "test")]
         results.recommendation = recommend(errors, results.cka, {"upstream": config.upstream, "data": data})
@@ -82,7 +83,7 @@ def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
 
 
 def _how(config: Config) -> str:
-    """A sentence on the settings, for who reads the result without them."""
+    """Return a sentence on the settings, for readers of the result."""
     head = config.head if config.head == "linear" else f"{config.head} ({config.head_layers} × {config.head_dim})"
     trained = (
         f"asr by a {head} head, phones and speakers by linear ones; {config.epochs} epochs, learning rate {config.lr:g}"
@@ -92,37 +93,42 @@ def _how(config: Config) -> str:
     )
 
 
-def _questions(config: Config, material: Material) -> list[Question]:
-    questions: list[Question] = []
-    if "asr" in config.parts:
-        questions.append(Words(material.units, config.head, config.head_dim, config.head_layers, config.dropout))
+def _probing_tasks(config: Config, inputs: ProbeInputs) -> list[ProbingTask]:
+    """Return the tasks of the chosen parts; raise UserError if nothing is left to measure."""
+    tasks: list[ProbingTask] = []
+    if inputs.units is not None:
+        tasks.append(Words(inputs.units, config.head, config.head_dim, config.head_layers, config.dropout))
     if "phone" in config.parts:
-        trained = (material.aligned[u.id].phones for u in material.train.utterances if u.id in material.aligned)
-        inventory = sorted({span.label for spans in trained for span in spans})
-        times = {utt: aligned.phones for utt, aligned in material.aligned.items()}
-        questions.append(Phones({utt: [span.label for span in spans] for utt, spans in times.items()}, inventory))
-        questions.append(PhoneFrames({utt: material.frames(spans) for utt, spans in times.items()}, inventory))
+        # the phones of the training set only: a probe cannot answer what it never learned
+        known: set[str] = set()
+        for utt in inputs.train.utterances:
+            if utt.id in inputs.aligned:
+                known.update(span.label for span in inputs.aligned[utt.id].phones)
+        inventory = sorted(known)
+        times = {utt: aligned.phones for utt, aligned in inputs.aligned.items()}
+        tasks.append(Phones({utt: [span.label for span in spans] for utt, spans in times.items()}, inventory))
+        tasks.append(PhoneFrames({utt: inputs.frames(spans) for utt, spans in times.items()}, inventory))
     if "speaker" in config.parts:
-        kept = held_out(material.train.utterances)
+        kept = held_out(inputs.train.utterances)
         if kept:
-            questions.append(Speakers(material.train.utterances, kept))
+            tasks.append(Speakers(inputs.train.utterances, kept))
         else:
             log.warning(
-                f"{config.train}: no two speakers of whom one has two utterances; the speaker probe is left out"
+                f"{config.train}: the speaker probe is skipped; it needs two speakers, one of them with two utterances"
             )
-    if not questions and not {"similarity", "geometry"} & set(config.parts):
+    if not tasks and not {"similarity", "geometry"} & set(config.parts):
         raise UserError(f"{config.train}: nothing is left to measure; choose other parts")
-    return questions
+    return tasks
 
 
-def _train_probes(exp: ExpDir, material: Material) -> dict:
-    """Train and score all probes: {"layers": rows, "errors": {layer: character errors of each utterance}, "facts"}."""
-    config, train = material.config, material.train
-    questions = _questions(config, material)
+def _train_probes(exp: ExpDir, inputs: ProbeInputs) -> dict:
+    """Train and score all probes: return {"layers": rows, "errors": {layer: character errors [U]}, "facts"}."""
+    config, train = inputs.config, inputs.train
+    tasks = _probing_tasks(config, inputs)
     orders = [plan(train.durations_s, config.batch_seconds, config.seed, epoch) for epoch in range(config.epochs)]
-    dims = {layer: material.upstream.dims[layer] for layer in material.layers}
+    dims = {layer: inputs.upstream.dims[layer] for layer in inputs.layers}
     steps = sum(map(len, orders))
-    probes = [Probes(question, dims, config, steps, material.device) for question in questions]
+    probes = [Probes(task, dims, config, steps, inputs.device) for task in tasks]
     first = 0
     if exp.state.exists():
         state = read_state(exp.state)
@@ -130,60 +136,68 @@ def _train_probes(exp: ExpDir, material: Material) -> dict:
             one.load_state_dict(saved)
         first = state["epoch"]
         log.info(f"resuming at epoch {first + 1}")
-    bar = progress(None, steps, f"probing {len(dims)} layers of {material.upstream.name}", "batch")
+    bar = progress((), steps, f"probing {len(dims)} layers of {inputs.upstream.name}", "batch")
     bar.update(sum(map(len, orders[:first])))
-    for epoch in range(first, config.epochs if questions else 0):
+    for epoch in range(first, config.epochs if tasks else 0):
         for batch in train.batches(orders[epoch], workers=1):
-            batch = batch.to(material.device)
-            hidden, lens_B = material.hidden(batch)
+            batch = batch.to(inputs.device)
+            hidden, lens_B = inputs.hidden(batch)
             losses = [one.step(hidden, lens_B, batch) for one in probes]
             bar.update()
-            best = (f"{one.question.name} {min(loss.values()):.2f}" for one, loss in zip(probes, losses) if loss)
+            best = (f"{one.task.name} {min(loss.values()):.2f}" for one, loss in zip(probes, losses) if loss)
             bar.set_postfix_str(f"best losses: {', '.join(best)}", refresh=False)
         if all(one.all_diverged for one in probes):
-            raise UserError(f"{exp.root}: every layer's probe diverged; lower lr (now {config.lr}) in a fresh folder")
+            raise UserError(
+                f"{exp.root}: the probes of all layers diverged; choose a lower lr (now {config.lr}) and a new folder"
+            )
         with write_aside(exp.state) as aside:
             torch.save({"epoch": epoch + 1, "probes": [one.state_dict() for one in probes]}, aside)
     bar.close()
-    return _score_probes(material, probes)
+    return _score_probes(inputs, probes)
 
 
-def _score_probes(material: Material, probes: list[Probes]) -> dict:
-    answers = {(one, layer): {} for one in probes for layer in one.probes}
-    held = held_out(material.train.utterances)
-    for where, batches in (("dev", material.dev_batches), ("held_out", lambda: material.train_batches(held))):
-        asked = [one for one in probes if one.question.evaluate_on == where]
-        for batch in batches() if asked else ():
-            batch = batch.to(material.device)
-            hidden, lens_B = material.hidden(batch)
-            for one in asked:
-                for layer, found in one.read(hidden, lens_B, batch).items():
-                    answers[one, layer] |= found
-    rows, errors = {layer: {"diverged": []} for layer in material.layers}, {}
-    for (one, layer), found in answers.items():
-        row, counts = one.question.score(found)
-        if layer in one.diverged:
-            rows[layer]["diverged"].append(one.question.name)
-            row = dict.fromkeys(row)
-        elif "cer_errors" in counts:
-            errors[layer] = counts["cer_errors"]
-        rows[layer] |= row
-    facts = {"dev_utterances": len(material.dev), "train_utterances": len(material.train)}
+def _score_probes(inputs: ProbeInputs, probes: list[Probes]) -> dict:
+    """Return what `_train_probes` returns, from the trained probes' answers; a diverged probe's figures are None."""
+    answers: dict[tuple[Probes, int], dict[str, Any]] = {}
     for one in probes:
-        facts |= one.question.facts
+        answers |= {(one, layer): {} for layer in one.probes}
+    held = held_out(inputs.train.utterances)
+    for where, batches in (("dev", inputs.dev_batches), ("held_out", lambda: inputs.train_batches(held))):
+        evaluated = [one for one in probes if one.task.evaluate_on == where]
+        for batch in batches() if evaluated else ():
+            batch = batch.to(inputs.device)
+            hidden, lens_B = inputs.hidden(batch)
+            for one in evaluated:
+                for layer, of_batch in one.read(hidden, lens_B, batch).items():
+                    answers[one, layer] |= of_batch
+    rows: dict[int, dict[str, Any]] = {layer: {"diverged": []} for layer in inputs.layers}
+    errors: dict[int, list[int]] = {}
+    for (one, layer), of_set in answers.items():
+        measures, counts = one.task.score(of_set)
+        if layer in one.diverged:
+            rows[layer]["diverged"].append(one.task.name)
+            rows[layer] |= dict.fromkeys(measures)  # None for each
+            continue
+        rows[layer] |= measures
+        if "cer_errors" in counts:
+            errors[layer] = counts["cer_errors"]
+    facts = {"dev_utterances": len(inputs.dev), "train_utterances": len(inputs.train)}
+    for one in probes:
+        facts |= one.task.facts
     return {"layers": list(rows.values()), "errors": errors, "facts": facts}
 
 
-def _measure_layers(exp: ExpDir, material: Material) -> dict:
-    """Return similarity and geometry: {"layers": rows, "facts", and "cka" where it was asked for}."""
-    config = material.config
+def _measure_layers(exp: ExpDir, inputs: ProbeInputs) -> dict:
+    """Return similarity and geometry: {"layers": rows, "facts", and "cka" with the part similarity}."""
+    config = inputs.config
     groups = {"similarity", "geometry"} & set(config.parts)
     if not groups:
-        return {"layers": [{} for _ in material.layers], "facts": {}}
-    aligned = material.aligned if "similarity" in groups else None  # made here if need be, before any pass
+        return {"layers": [{} for _ in inputs.layers], "facts": {}}
+    # alignments are computed here if needed, not in the middle of a pass over the states
+    aligned = inputs.aligned if "similarity" in groups else None
     rows, facts = measure_layers(
-        lambda: material.state_batches(config.frames, aligned),
-        material.layers,
+        lambda: inputs.state_batches(config.frames, aligned),
+        inputs.layers,
         groups,
         clusters=config.clusters,
         seed=config.seed,

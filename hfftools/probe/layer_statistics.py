@@ -1,8 +1,8 @@
 """Measure how similar the layers of a frozen model are, and the geometry of each, from batches of hidden states.
 
 Two passes over the same batches. The first takes the moments of the frames, counts labels and fits k-means on labelled
-segments; the second takes the moments of the segments, counts labels by cluster, and sums the partition function. What is
-held does not grow with the frames: at 25 layers of 1024 dimensions 2.3 GiB in the first pass, 1.3 GiB in the second.
+segments; the second takes the moments of the segments, counts labels by cluster, and sums the partition function.
+Memory does not grow with the frames: at 25 layers of 1024 dimensions 2.3 GiB in the first pass, 1.3 GiB in the second.
 """
 
 import itertools
@@ -20,8 +20,8 @@ from hfftools.probe.similarity import linear_cka, normalised_information, pwcca_
 from hfftools.probe.state_batch import FOLDS, Segment, StateBatch
 
 GROUPS = ("similarity", "geometry")
-LABELS = 200  # of phones, and of words, the most frequent so many are told apart; other segments are left out
-MOST_BYTES = 2**30  # of float64 products; where they would take more, they are float32
+LABELS = 200  # the most frequent phones, and as many words, are counted; segments of other labels are left out
+MOST_BYTES = 2**30  # of float64 products; if they would take more, they are float32
 
 Figures = dict[str, float | None]
 
@@ -30,16 +30,16 @@ Figures = dict[str, float | None]
 def measure_layers(
     batches: Callable[[], Iterator[StateBatch]], layers: list[int], groups: Collection[str], *, clusters: int, seed: int
 ) -> tuple[list[dict], dict]:
-    """Return a row of figures for each layer, and what concerns them all, both ready for JSON.
+    """Return a row of figures for each layer, and the figures of all layers together, both ready for JSON.
 
-    batches: gives the same batches each time it is called; called twice.
+    batches: returns the same batches at each call; it is called twice.
     groups: "similarity" (cka, pwcca_*, mi_*), "geometry" (isotropy, log_isotropy, isoscore, effective_rank, norm_*).
     clusters: of k-means on the mean-pooled segments, for the mutual information with their labels.
 
-    pwcca_first is to the lowest of the layers; mi_* is a share of the labels' entropy. A figure is None where it is
-    undefined, where the frames are too few for an estimate (similarity.py and isotropy.py say when), or where a state of the
-    layer is not finite. The keys of phones and words are there where a batch has their segments. Raises UserError for an
-    unknown group, and where the batches have no frames.
+    pwcca_first compares with the lowest of the layers; mi_* is a share of the labels' entropy. A figure is None if it
+    is undefined, if the frames are too few for an estimate (similarity.py and isotropy.py say when), or if a state of the
+    layer is not finite. Rows have keys of phones and words if a batch has their segments. Raise UserError if a group is
+    unknown, or if the batches have no frames.
     """
     for name in groups:
         require(name in GROUPS, f"layer statistics: no group '{name}'; {suggest(name, GROUPS)}")
@@ -50,7 +50,7 @@ def measure_layers(
     if "similarity" in groups:
         facts["cka"] = _add_similarity(figures, frames)
     partitions = _add_geometry(figures, frames) if "geometry" in groups else {}
-    del frames  # before the second pass, whose moments take their place in memory
+    del frames  # before the second pass, whose moments need the memory
     for segments in kinds.values():
         segments.start_second_pass()
     if partitions or kinds:
@@ -75,7 +75,7 @@ def _first_pass(
     frames, kinds = None, {}
     for batch in progress(batches, None, "layers, pass 1 of 2", "batch"):
         for fold, views, segments in batch.utterances(layers):
-            if frames is None:  # the first batch gives the widths, and means near those of all frames
+            if frames is None:  # the first batch has the widths of all views, and means near those of all frames
                 frames = _Frames(batch, layers, groups)
             frames.add(fold, views)
             for kind in segments if "similarity" in groups else ():
@@ -90,6 +90,7 @@ def _first_pass(
 def _second_pass(
     batches: Iterator[StateBatch], layers: list[int], partitions: dict[int, Partition], kinds: dict[str, "_Segments"]
 ) -> None:
+    """Add every frame to the partition functions, and every segment to the counts and moments of its kind."""
     for batch in progress(batches, None, "layers, pass 2 of 2", "batch"):
         for fold, views, segments in batch.utterances(layers):
             for layer, partition in partitions.items():
@@ -109,7 +110,7 @@ def _add_similarity(figures: dict[int, Figures], frames: "_Frames") -> dict:
 
 
 def _add_geometry(figures: dict[int, Figures], frames: "_Frames") -> dict[int, Partition]:
-    """Add each layer's geometry but its isotropy, which takes a second pass; return what that pass fills."""
+    """Add each layer's geometry except isotropy; return the partition functions that the second pass sums for it."""
     partitions = {}
     for layer in frames.layers:
         geometry, square_DD = frames.geometry(layer)
@@ -120,19 +121,27 @@ def _add_geometry(figures: dict[int, Figures], frames: "_Frames") -> dict[int, P
 
 
 def _dtype(shift: dict[View, Tensor], pairs: list[Pair]) -> torch.dtype:
+    """Return the precision in which the products of all `pairs` fit into MOST_BYTES, float32 at worst."""
     size = 8 * sum(len(shift[x]) * len(shift[y]) for x, y in pairs)
     return torch.float64 if size <= MOST_BYTES else torch.float32
 
 
 class _Frames:
-    """Moments of the frames: by fold of each layer, and of its pairs with the first layer and log-mel; the rest at once."""
+    """Hold the moments of the frames.
+
+    Those of each layer, and of its pairs with the first layer and log-mel, are kept by fold, for PWCCA. Those of all
+    other pairs of layers, which only CKA needs, are over all frames together.
+    """
 
     def __init__(self, batch: StateBatch, layers: list[int], groups: Collection[str]):
+        """Choose the pairs that `groups` need, and take the widths and the shift of each view from the first batch."""
         self.layers = layers
         near: list[Pair] = [(layer, layer) for layer in layers]
         rest: list[Pair] = []
         if "similarity" in groups:
-            near += [(layer, layers[0]) for layer in layers[1:]] + [(view, "mel") for view in (*layers, "mel")]
+            near += [(layer, layers[0]) for layer in layers[1:]]
+            near += [(layer, "mel") for layer in layers]
+            near.append(("mel", "mel"))
             rest = list(itertools.combinations(layers[1:], 2))
         if "geometry" in groups:
             near.append(("norm", "norm"))
@@ -145,11 +154,12 @@ class _Frames:
         self.rest = Moments(self.shift, rest, dtype)
 
     def add(self, fold: int, views: dict[View, Tensor]) -> None:
+        """Add the frames of one utterance, [T, D] of each view."""
         self.folds[fold].add(views)
         self.rest.add(views)
 
     def cka(self) -> dict:
-        """Linear CKA of each layer, and of log-mel, with each other."""
+        """Return the linear CKA of every pair of layers, log-mel included: {"names", "matrix"}."""
         names: list[View] = [*self.layers, "mel"]
         own = {view: covariance(self.folds, view, view) for view in names}
         matrix: list[list[float | None]] = [[None] * len(names) for _ in names]
@@ -160,9 +170,9 @@ class _Frames:
         return {"names": [str(view) for view in names], "matrix": matrix}
 
     def geometry(self, layer: int) -> tuple[Figures, Tensor | None]:
-        """Return the figures of a layer, and the mean of v vT over its frames v, [D, D]; None where they are too few.
+        """Return the figures of a layer, and the mean of v vT over its frames v, [D, D]; None if there are too few.
 
-        At least twice as many frames as dimensions are needed: fewer span less than the layer does.
+        At least twice as many frames as dimensions are needed: the covariance of fewer would have too low a rank.
         """
         place = self.layers.index(layer)
         norm_mean = mean(self.folds, "norm")[place]
@@ -179,23 +189,27 @@ class _Frames:
 
 
 class _Segments:
-    """Segments of one kind, mean-pooled: k-means and counts of labels in the first pass, all else in the second."""
+    """Hold what is counted of mean-pooled segments of one kind, phones or words.
+
+    The first pass fits k-means and counts the labels; the second counts labels by cluster and takes the moments.
+    """
 
     def __init__(self, kind: str, layers: list[int], shift: dict[View, Tensor], clusters: int, seed: int):
+        """Prepare k-means with `clusters` centres for each layer; `shift` {view: [D]} is taken from each pooled row."""
         self.kind, self.clusters = kind, clusters
         self.shift = {layer: shift[layer].float() for layer in layers}
         self.streams = {layer: Stream(clusters, seed) for layer in layers}
         self.labels: Counter[str] = Counter()
 
     def learn(self, views: dict[View, Tensor], segments: list[Segment]) -> None:
-        """First pass: count the labels, and let k-means see the pooled segments."""
+        """Count the labels, and add the pooled segments to k-means (first pass)."""
         pooled, labels = self._pool(views, segments)
         self.labels.update(labels)
         for layer, stream in self.streams.items():
             stream.add(pooled[layer])
 
     def start_second_pass(self) -> None:
-        """Fix the clusters and the labels, which the first pass made known, and make room for what is counted by them."""
+        """Fix the clusters and the labels after the first pass, and allocate the counts and moments of the second."""
         self.known = {label: i for i, (label, _) in enumerate(self.labels.most_common(LABELS))}
         fitted = {layer: stream.centres() for layer, stream in self.streams.items()}
         self.centres = {k: c.to(self.shift[k].device) for k, c in fitted.items() if c is not None}
@@ -213,12 +227,13 @@ class _Segments:
         self.folds = [Moments(zero, pairs, dtype) for _ in range(FOLDS)]
 
     def measure(self, fold: int, views: dict[View, Tensor], segments: list[Segment]) -> None:
-        """Second pass: count segments by cluster and label, and take their moments with one-hot labels."""
+        """Count segments by cluster and label, and take their moments with one-hot labels (second pass)."""
         pooled, labels = self._pool(views, [segment for segment in segments if segment[2] in self.known])
         if not labels:
             return
         ids_S = torch.tensor([self.known[label] for label in labels], device=views["mel"].device)
         for layer, centres_KD in self.centres.items():
+            # one number for (cluster, label), so that a single bincount fills the table
             cell_S = assign(pooled[layer], centres_KD) * len(self.known) + ids_S
             self.counts[layer] += torch.bincount(cell_S, minlength=self.counts[layer].numel()).view_as(
                 self.counts[layer]
@@ -226,7 +241,7 @@ class _Segments:
         self.folds[fold].add({**pooled, "label": torch.nn.functional.one_hot(ids_S, len(self.known))})
 
     def _pool(self, views: dict[View, Tensor], segments: list[Segment]) -> tuple[dict[View, Tensor], list[str]]:
-        """Return {layer: mean of each segment's frames, shifted, [S, D]} and the labels, of segments that have frames."""
+        """Return {layer: mean of each segment minus the shift, [S, D]}, and S labels; empty segments are skipped."""
         frames, device = len(views["mel"]), views["mel"].device
         valid = [(first, min(end, frames), label) for first, end, label in segments if first < min(end, frames)]
         weight_ST = torch.zeros(len(valid), frames)

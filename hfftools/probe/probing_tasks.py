@@ -1,6 +1,10 @@
-"""What layers are asked: units, phones or speakers of utterances in, losses of a head's scores and measures out.
+"""Define what a probe predicts from a layer: words, phones, the phone of each frame, or the speaker.
 
-A measure comes with its 95 % bootstrap interval over utterances, as `wer`, `wer_low` and `wer_high`.
+Each class is a ProbingTask of heads.py. A measure has a 95 % bootstrap interval over utterances, as `wer`, `wer_low`
+and `wer_high`.
+
+Axes: B utterances of a batch, T frames, D features of a layer, U utterances of the evaluated set, or in the scores of a
+head, units or classes.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,45 +25,57 @@ from hfftools.text.units import Units
 SILENCE = 0  # the class of frames in no phone, and the blank of CTC
 
 
-def with_interval(name: str, counts_U: Sequence[int], totals_U: Sequence[int]) -> dict[str, float]:
-    """{name: sum(counts) / sum(totals), name_low, name_high}, resampled over U utterances."""
-    counts_U, totals_U = np.asarray(counts_U), np.asarray(totals_U)
+def with_interval(
+    name: str, counts: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray
+) -> dict[str, float]:
+    """Return {name: sum(counts) / sum(totals), name_low, name_high}, from the [U] counts and totals of U utterances."""
+    counts_U, totals_U = np.asarray(counts), np.asarray(totals)
     low, high = score.interval(counts_U, totals_U)
     return {name: float(counts_U.sum() / max(totals_U.sum(), 1)), f"{name}_low": low, f"{name}_high": high}
 
 
 class _EveryFrame:
-    """Questions whose head reads each frame of a layer."""
+    """Give the head each frame of a layer, as it is."""
 
     evaluate_on = "dev"
     facts: dict[str, int]  # numbers to state beside the measures
 
-    def enter(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
+    def head_inputs(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the states and lengths unchanged."""
         return h_BTD, lens_B
 
 
 class Words(_EveryFrame):
-    """Speech recognition: units by CTC, best path; WER and CER."""
+    """Recognise speech: a CTC head over units, decoded by best path, measured by WER and CER."""
 
     name = "asr"
 
     def __init__(self, units: Units, head: str, head_dim: int, head_layers: int, dropout: float):
+        """Take the inventory and the kind, width, depth and dropout of the head (see Config)."""
         self.facts = {"units": len(units)}
         self.units, self._head, self._options = units, HEADS[head], (head_dim, head_layers, dropout)
 
     def head(self, dim: int) -> nn.Module:
+        """Return a head of the configured kind, with scores [B, T, units]."""
         return self._head(dim, len(self.units), *self._options)
 
     def loss(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> Tensor:
+        """Return the mean CTC loss of an utterance, in nats."""
         return ctc_loss(scores_BTU.log_softmax(-1), lens_B, batch.targets_BL, batch.target_lens_B).mean()
 
     def read(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> dict[str, tuple[str, str]]:
-        found = map(self.units.decode, greedy(scores_BTU, lens_B))
-        return dict(zip(batch.ids, zip(batch.texts, found, strict=True), strict=True))
+        """Return {utterance: (its transcript, the decoded text)}."""
+        answers = {}
+        for utt, reference, ids in zip(batch.ids, batch.texts, greedy(scores_BTU, lens_B), strict=True):
+            assert reference is not None, "data directories are read with need_text for this task"
+            answers[utt] = (reference, self.units.decode(ids))
+        return answers
 
     def score(self, answers: dict[str, tuple[str, str]]) -> tuple[dict[str, float], dict[str, list[int]]]:
+        """Return wer and cer, and errors and reference tokens of each utterance in the order of the ids."""
         references, hypotheses = zip(*(answers[utt] for utt in sorted(answers)), strict=True)
-        row, counts = {}, {}
+        row: dict[str, float] = {}
+        counts: dict[str, list[int]] = {}
         for metric in ("wer", "cer"):
             errors_U, tokens_U = score.errors(metric, references, hypotheses)
             row |= with_interval(metric, errors_U, tokens_U)
@@ -68,12 +84,12 @@ class Words(_EveryFrame):
 
 
 class Phones(_EveryFrame):
-    """The phones of an utterance: their sequence by CTC, best path; the phone error rate (PER)."""
+    """Recognise the phone sequence of an utterance: a linear CTC head, best path, phone error rate (PER)."""
 
     name = "phone sequence"
 
     def __init__(self, phones: dict[str, list[str]], inventory: list[str]):
-        """`phones` {utterance: its phones}; an utterance that is not in it is passed over."""
+        """Take {utterance: its phones}, without which an utterance is skipped, and the phones of the training set."""
         self.phones, self.inventory = phones, ["<silence>", *inventory]
         self.facts = {"phones": len(inventory)}
         ids = {phone: id for id, phone in enumerate(self.inventory)}
@@ -83,7 +99,9 @@ class Phones(_EveryFrame):
         return LinearHead(dim, len(self.inventory))
 
     def loss(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> Tensor | None:
+        """Return the mean CTC loss of the utterances that have phones, and frames enough for them."""
         targets = [self._targets.get(utt, []) for utt in batch.ids]
+        # CTC has no path through fewer frames than targets and repeats need: its loss would be infinite
         fit = [row for row, t in enumerate(targets) if t and frames_needed(t) <= lens_B[row]]
         if not fit:
             return None
@@ -93,22 +111,27 @@ class Phones(_EveryFrame):
         return ctc_loss(log_probs_BTU, lens_B[fit], targets_BL.to(device), target_lens_B.to(device)).mean()
 
     def read(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> dict[str, list[str]]:
-        found = zip(batch.ids, greedy(scores_BTU, lens_B), strict=True)
-        return {utt: [self.inventory[id] for id in ids] for utt, ids in found if utt in self.phones}
+        """Return {utterance: the recognised phones}."""
+        answers = {}
+        for utt, ids in zip(batch.ids, greedy(scores_BTU, lens_B), strict=True):
+            if utt in self.phones:
+                answers[utt] = [self.inventory[id] for id in ids]
+        return answers
 
     def score(self, answers: dict[str, list[str]]) -> tuple[dict[str, float], dict[str, list[int]]]:
+        """Return the phone error rate; a phone counts as a word does in WER."""
         utts = sorted(answers)
         references, hypotheses = ([" ".join(table[utt]) for utt in utts] for table in (self.phones, answers))
         return with_interval("per", *score.errors("wer", references, hypotheses)), {}
 
 
 class PhoneFrames(_EveryFrame):
-    """The phone of each frame, or silence, by a classifier; the share of frames that it has right."""
+    """Classify each frame as a phone or silence, by a linear head; measured by the share of correct frames."""
 
     name = "phone of a frame"
 
     def __init__(self, frames: dict[str, list[tuple[int, int, str]]], inventory: list[str]):
-        """`frames` {utterance: (first frame, end frame, phone) of each of its phones}."""
+        """Take {utterance: [(first frame, end frame, phone)]} and the phones of the training set."""
         self.inventory = ["<silence>", *inventory]
         ids = {phone: id for id, phone in enumerate(self.inventory)}
         self.facts = {"phones": len(inventory)}
@@ -119,12 +142,13 @@ class PhoneFrames(_EveryFrame):
         return LinearHead(dim, len(self.inventory))
 
     def _labels(self, batch: Batch, lens_B: Tensor) -> Tensor:
-        """Classes [B, T]; -1, which no classifier answers, for a phone outside the inventory, -100 beyond the end."""
+        """Return classes [B, T]: -1, which no head can answer, for a phone outside the inventory, -100 for padding."""
         if self._last[0] is not batch:  # every layer asks for the classes of the same batch
             self._last = (batch, self._classes(batch, lens_B))
         return self._last[1]
 
     def _classes(self, batch: Batch, lens_B: Tensor) -> Tensor:
+        """Compute what `_labels` returns."""
         labels_BT = torch.full((len(batch.ids), int(lens_B.max())), -100)
         for row, (utt, length) in enumerate(zip(batch.ids, lens_B.tolist(), strict=True)):
             if utt in self._spans:
@@ -134,6 +158,7 @@ class PhoneFrames(_EveryFrame):
         return labels_BT.to(lens_B.device)
 
     def loss(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> Tensor | None:
+        """Return the mean cross-entropy of the frames whose class is known."""
         labels_BT = self._labels(batch, lens_B)
         known_BT = labels_BT >= 0
         if not known_BT.any():
@@ -141,26 +166,30 @@ class PhoneFrames(_EveryFrame):
         return nn.functional.cross_entropy(scores_BTU[:, : labels_BT.shape[1]][known_BT], labels_BT[known_BT])
 
     def read(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> dict[str, tuple[int, int]]:
+        """Return {utterance: (correct frames, frames)}; the frames of an unknown phone count as wrong."""
         labels_BT = self._labels(batch, lens_B)
         right_BT = scores_BTU[:, : labels_BT.shape[1]].argmax(-1) == labels_BT
         counts = zip(batch.ids, right_BT.sum(1).tolist(), lens_B.tolist(), strict=True)
         return {utt: (right, total) for utt, right, total in counts if utt in self._spans}
 
     def score(self, answers: dict[str, tuple[int, int]]) -> tuple[dict[str, float], dict[str, list[int]]]:
+        """Return the share of correct frames."""
         right_U, total_U = zip(*answers.values(), strict=True)
         return with_interval("frame_accuracy", right_U, total_U), {}
 
 
 class Speakers:
-    """The speaker, from mean and deviation of an utterance's frames, on utterances of known speakers that were held out.
+    """Classify the speaker of an utterance, evaluated on held-out utterances of the training speakers.
 
-    Both, since a front end may take the mean of an utterance out, as our log-mel does.
+    The head reads the mean and the standard deviation over the frames. The mean alone is not enough, since a front end
+    may subtract the mean of each utterance, as our log-mel does.
     """
 
     name = "speaker"
     evaluate_on = "held_out"
 
     def __init__(self, utterances: Collection[Utterance], held_out: Collection[str]):
+        """Take all utterances, and the ids of those that are for the evaluation only."""
         self.inventory = sorted({u.speaker for u in utterances})
         ids = {speaker: id for id, speaker in enumerate(self.inventory)}
         self.facts = {"speakers": len(self.inventory), "speaker_test_utterances": len(held_out)}
@@ -169,14 +198,15 @@ class Speakers:
     def head(self, dim: int) -> nn.Module:
         return LinearHead(2 * dim, len(self.inventory))
 
-    def enter(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations over the valid frames, [B, 1, 2 D]."""
+    def head_inputs(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means and standard deviations over the valid frames, [B, 1, 2 D], and lengths of one."""
         valid_BT1, frames_B11 = valid_mask(lens_B, h_BTD.shape[1])[:, :, None], lens_B.clamp(min=1)[:, None, None]
         mean_B1D = (h_BTD * valid_BT1).sum(1, keepdim=True) / frames_B11
         square_B1D = ((h_BTD - mean_B1D).square() * valid_BT1).sum(1, keepdim=True) / frames_B11
         return torch.cat([mean_B1D, square_B1D.sqrt()], dim=2), torch.ones_like(lens_B)
 
     def loss(self, scores_B1U: Tensor, lens_B: Tensor, batch: Batch) -> Tensor | None:
+        """Return the mean cross-entropy of the utterances that are not held out."""
         rows = [row for row, utt in enumerate(batch.ids) if utt not in self._held_out]
         if not rows:
             return None
@@ -184,22 +214,28 @@ class Speakers:
         return nn.functional.cross_entropy(scores_B1U[rows, 0], target_B)
 
     def read(self, scores_B1U: Tensor, lens_B: Tensor, batch: Batch) -> dict[str, int]:
-        found = zip(batch.ids, scores_B1U[:, 0].argmax(-1).tolist(), strict=True)
-        return {utt: int(id == self._speaker[utt]) for utt, id in found if utt in self._held_out}
+        """Return {utterance: 1 if its speaker is recognised, else 0} of the held-out utterances."""
+        best = zip(batch.ids, scores_B1U[:, 0].argmax(-1).tolist(), strict=True)
+        return {utt: int(id == self._speaker[utt]) for utt, id in best if utt in self._held_out}
 
     def score(self, answers: dict[str, int]) -> tuple[dict[str, float], dict[str, list[int]]]:
+        """Return the share of utterances whose speaker is recognised."""
         return with_interval("speaker_accuracy", list(answers.values()), [1] * len(answers)), {}
 
 
-HELD_OUT = 5  # one utterance in so many of each speaker is kept for the evaluation
+HELD_OUT = 5  # every fifth utterance of a speaker is kept for the evaluation
 
 
 def held_out(utterances: Sequence[Utterance]) -> set[str]:
-    """Ids of a fifth of each speaker's utterances (at least one), of speakers who have two or more; every fifth in order.
+    """Return the ids of every fifth utterance, at least one, of each speaker who has two or more.
 
-    None of a single speaker, whom no classifier could miss.
+    Return none if there is only one speaker: any classifier would be right.
     """
     by_speaker: dict[str, list[str]] = {}
     for utt in utterances:
         by_speaker.setdefault(utt.speaker, []).append(utt.id)
-    return {id for ids in by_speaker.values() if len(ids) > 1 < len(by_speaker) for id in ids[1::HELD_OUT]}
+    chosen: set[str] = set()
+    if len(by_speaker) > 1:
+        for ids in by_speaker.values():
+            chosen.update(ids[1::HELD_OUT])  # from the second on, so that one is always left to learn from
+    return chosen

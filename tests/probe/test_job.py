@@ -19,7 +19,7 @@ def rows(folder, options):
 
 
 def saved(folder):
-    """{(question's number, layer): the head's weights}."""
+    """{(task's number, layer): the head's weights}."""
     probes = torch.load(folder / "checkpoints" / "state.pt")["probes"]
     return {(n, layer): p["head"] for n, one in enumerate(probes) for layer, p in one["probes"].items()}
 

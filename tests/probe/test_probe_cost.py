@@ -20,20 +20,18 @@ from hfftools.upstream.names import parse
 def test_25_layers_cost_at_most_half_as_much_again_as_one(tmp_path):
     """A step on 2 × 10 s of wav2vec2-large: the forward pass to the top, a linear CTC probe on one layer or on all."""
     upstream = parse("wav2vec2_large").random().requires_grad_(False)
-    question = Words(
+    task = Words(
         units.train("char", ["THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG'S BACK"], None, tmp_path), "linear", 1, 1, 0
     )
     lens_B = torch.tensor([160000, 160000])
     batch = Batch(
         ["a", "b"], ["", ""], 20.0, torch.randn(2, 160000), lens_B, None, None,
-        torch.randint(2, len(question.units), (2, 150)), torch.tensor([150, 150]),
+        torch.randint(2, len(task.units), (2, 150)), torch.tensor([150, 150]),
     )  # fmt: skip
     seconds = {}
     for _ in range(3):  # one after the other, so that what drifts weighs on both
         for name, layers in (("one", [24]), ("all", upstream.all_layers)):
-            probes = Probes(
-                question, {layer: upstream.dims[layer] for layer in layers}, Config(), 10, torch.device("cpu")
-            )
+            probes = Probes(task, {layer: upstream.dims[layer] for layer in layers}, Config(), 10, torch.device("cpu"))
             for step in range(2):
                 start = time.monotonic()
                 with torch.no_grad():
