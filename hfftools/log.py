@@ -16,7 +16,7 @@ class UserError(Exception):
 
 
 def require(holds: bool, message: str) -> None:
-    """Raise UserError with `message` unless `holds`; used for the ranges of options."""
+    """Raise UserError with `message` unless `holds`; the checks of ranges in config.py use it."""
     if not holds:
         raise UserError(message)
 

@@ -106,15 +106,19 @@ class StateReader(Protocol):
         """Return {layer: h [T, D] float32} of one utterance."""
 
 
-class Targets(Protocol):
+class Encoder(Protocol):
+    """Define what `Speech` needs of targets: the ids of a text."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of an utterance's reference."""
+
+
+class Targets(Encoder, Protocol):
     """Define what a task can predict: the units of a recogniser (text/units.py), the labels of a classifier."""
 
     @property
     def digest(self) -> str:
         """Return a text that differs between different targets; an experiment records it among its inputs."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the ids of an utterance's reference."""
 
     def unknown(self, text: str) -> list[str]:
         """Return what of an utterance's reference cannot be predicted, each part once."""
@@ -132,7 +136,7 @@ class Speech(Dataset):
     def __init__(
         self,
         utterances: list[Utterance],
-        targets: Targets | None,
+        targets: Encoder | None,
         cache: StateReader | None = None,
         layers: Sequence[int] = (),
         perturb: Perturb | None = None,

@@ -1,6 +1,6 @@
-"""Moments of a layer's frames in; how many of its dimensions they use, and how evenly, out.
+"""Measure how many of a layer's dimensions its frames use, and how evenly they are spread over them.
 
-N frames, D wide. A figure that is undefined for the frames is None.
+Axes: N frames, D dimensions, S scales. A figure that is undefined for the frames is None.
 """
 
 import math
@@ -10,34 +10,41 @@ from torch import Tensor
 
 
 def isoscore(cov_DD: Tensor) -> float | None:
-    """IsoScore of frames with this covariance: 0 on a line, 1 where all directions vary alike (Rudman et al., 2108.07344).
+    """Return the IsoScore of frames with this covariance (Rudman et al., arXiv:2108.07344).
 
-    The share of dimensions in use, by the angle between the variances along the principal axes and an all-ones vector. None
-    for a single dimension, or frames that do not vary or are not finite.
+    It is the share of dimensions in use: 0 if all frames lie on a line, 1 if all directions have the same variance. It
+    is computed from the angle between the variances along the principal axes and a vector of ones. Return None for a
+    single dimension, and if the frames do not vary or are not finite.
     """
     power_D, width = _power(cov_DD), len(cov_DD)
     if power_D is None or width < 2:
         return None
     cosine = power_D.sum() / (power_D.norm() * math.sqrt(width))
-    defect = (1 - cosine) * math.sqrt(width) / (math.sqrt(width) - 1)  # the square of the paper's isotropy defect
-    used = (width - defect * (width - math.sqrt(width))) ** 2 / width  # dimensions
+    # the square of the isotropy defect of the paper, which is scaled to between 0 and 1
+    defect = (1 - cosine) * math.sqrt(width) / (math.sqrt(width) - 1)
+    used = (width - defect * (width - math.sqrt(width))) ** 2 / width  # a number of dimensions, from 1 to D
     return ((used - 1) / (width - 1)).item()
 
 
 def effective_rank(cov_DD: Tensor) -> float | None:
-    """exp of the entropy of the singular values, as shares of their sum, of centred frames (Roy and Vetterli, 2007).
+    """Return the effective rank of frames with this covariance (Roy and Vetterli, EUSIPCO 2007).
 
-    Between 1 and D dimensions; None for frames that do not vary or are not finite.
+    It is exp(entropy of p), p the singular values of the centred frames divided by their sum; a number of dimensions
+    from 1 to D. Return None if the frames do not vary or are not finite.
     """
     power_D = _power(cov_DD)
     if power_D is None:
         return None
+    # the singular values of the frames are the roots of these variances, times the root of N, which cancels
     share_D = power_D.sqrt() / power_D.sqrt().sum()
     return torch.special.entr(share_D).sum().exp().item()
 
 
 def _power(cov_DD: Tensor) -> Tensor | None:
-    """Variances along the principal axes, rounding errors of a null space set to 0."""
+    """Return the variances [D] along the principal axes, smallest first, or None if all are 0 or one is not finite.
+
+    In directions without variance, rounding errors would remain; they are set to 0.
+    """
     if not cov_DD.isfinite().all():
         return None
     power_D = torch.linalg.eigvalsh(cov_DD)
@@ -47,31 +54,34 @@ def _power(cov_DD: Tensor) -> Tensor | None:
 
 
 class Partition:
-    """The partition function Z(c) = sum over frames v of exp(c . v), in log space, for the frames of a second pass.
+    """Accumulate ln Z(c) in a second pass over the frames v, where Z(c) is the sum of exp(c . v) over them.
 
-    c runs over the unit eigenvectors of sum(v vT), not centred, with both signs, since an eigenvector's sign is arbitrary.
-    min Z / max Z is 1 for an isotropic set of frames (Mu and Viswanath, arXiv:1702.01417).
+    Z is the partition function of Mu and Viswanath (arXiv:1702.01417). Its arguments c are the unit
+    eigenvectors of sum(v vT), from which no mean is subtracted; each with both signs, since the sign of an eigenvector is
+    arbitrary. min Z / max Z over c is 1 for an isotropic set of frames.
 
-    square_DD: mean of v vT over the frames, [D, D] float64, from the first pass; finite, not zero.
+    square_DD: mean of v vT over the frames, [D, D] float64, from the first pass; finite and not zero.
     """
 
     def __init__(self, square_DD: Tensor):
         self.axes_DD = torch.linalg.eigh(square_DD).eigenvectors
-        self.scales = (1.0, square_DD.trace().rsqrt().item())  # frames as they are; over their root mean square norm
-        shape = (len(self.scales), 2, len(square_DD))  # 2: the signs
+        self.scales = (1.0, square_DD.trace().rsqrt().item())  # unscaled; divided by the root mean square norm
+        shape = (len(self.scales), 2, len(square_DD))  # 2 for the signs
         self.log_z_S2D = torch.full(shape, -torch.inf, dtype=torch.float64, device=square_DD.device)
 
     def add(self, frames_ND: Tensor) -> None:
-        """Take more frames."""
+        """Add the frames [N, D] to the sums."""
         along_ND = frames_ND.double() @ self.axes_DD
         for scale, log_z_2D in zip(self.scales, self.log_z_S2D, strict=True):
             for sign, log_z_D in zip((1, -1), log_z_2D, strict=True):
                 log_z_D.copy_(torch.logaddexp(log_z_D, (sign * scale * along_ND).logsumexp(0)))
 
     def ratios(self) -> dict[str, float]:
-        """`log_isotropy`: ln of min Z / max Z on the frames as they are, far below 0 where they are long.
+        """Return `isotropy` and `log_isotropy`.
 
-        `isotropy`: min Z / max Z on frames divided by their root mean square norm, in (0, 1], free of the frames' scale.
+        `log_isotropy` is ln(min Z / max Z) of the unscaled frames; it is far below 0 if their norms are large.
+        `isotropy` is min Z / max Z, in (0, 1], of the frames divided by their root mean square norm, so that it does
+        not depend on their scale.
         """
         raw, scaled = (log_z_2D.min() - log_z_2D.max() for log_z_2D in self.log_z_S2D)
         return {"isotropy": scaled.exp().item(), "log_isotropy": raw.item()}

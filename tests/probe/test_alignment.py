@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import hfftools.probe.alignment as module
 from hfftools.audio import waveform
 from hfftools.audio.espeak import Espeak, Voice
 from hfftools.corpora.mini import sentence
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError
+from hfftools.probe import alignment, alignment_model
 from hfftools.probe.alignment import align
 from hfftools.text import ctm
 from hfftools.text.ctm import Span
@@ -132,7 +132,7 @@ def test_made_once_and_read_again(spoken, aligned, monkeypatch):
     def refuse(*_):
         raise InterruptedError("trains")
 
-    monkeypatch.setattr(module, "_train", refuse)
+    monkeypatch.setattr(alignment, "train", refuse)
     assert align(sets[0], sets, Phones(), folder, 0, CPU) == found
     train = ctm.read(folder / "train" / "words.ctm")
     assert train == {utt: found[utt].words for utt in train} and len(train) == SIZES["train"]
@@ -145,7 +145,7 @@ def test_made_once_and_read_again(spoken, aligned, monkeypatch):
 def test_times_that_were_not_made_here_are_not_overwritten(spoken, tmp_path):
     theirs = {"train-00": [Span(0.0, 1.0, "x")]}
     ctm.write(tmp_path / "train" / "phones.ctm", theirs)
-    with pytest.raises(UserError, match="phones.ctm was not made here"):
+    with pytest.raises(UserError, match="phones.ctm was not made by hff"):
         align(str(spoken[0] / "train"), [], Phones(), tmp_path, 0, CPU)
     assert ctm.read(tmp_path / "train" / "phones.ctm") == theirs
 
@@ -167,7 +167,7 @@ def test_what_changed_is_named(aligned, tmp_path):
 
 
 def test_what_cannot_be_aligned_is_left_out_and_counted(spoken, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(module, "ROUNDS", (("ctc", 2, 1e-3), ("frames", 2, 1e-3)))
+    monkeypatch.setattr(alignment_model, "ROUNDS", (("ctc", 2, 1e-3), ("frames", 2, 1e-3)))
     caplog.set_level("WARNING", logger="hff")
     monkeypatch.setattr("hfftools.log.log.propagate", True)
     texts = {0: "a far longer sentence than the speech has room for " * 9, 1: "- ...", 2: "CALL - emma"}

@@ -57,9 +57,8 @@ def test_a_layer_probed_with_others_is_as_one_probed_alone(probing, tmp_path, he
 
 
 def test_every_part_in_one_folder(probing, corpus, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "hfftools.probe.alignment.ROUNDS", (("ctc", 20, 3e-3), ("frames", 5, 2e-3))
-    )  # test_align has all
+    rounds = (("ctc", 20, 3e-3), ("frames", 5, 2e-3))  # test_alignment.py runs all
+    monkeypatch.setattr("hfftools.probe.alignment_model.ROUNDS", rounds)
     exp = probe(tmp_path / "p", [], [*probing, "parts=[asr,phone,speaker,similarity,geometry]", "clusters=4"])
     found = json.loads(exp.probe.read_text())
     for key in (
