@@ -57,7 +57,7 @@ class Partition:
     """Accumulate ln Z(c) in a second pass over the frames v, where Z(c) is the sum of exp(c . v) over them.
 
     Z is the partition function of Mu and Viswanath (arXiv:1702.01417). Its arguments c are the unit
-    eigenvectors of sum(v vT), from which no mean is subtracted; each with both signs, since the sign of an eigenvector is
+    eigenvectors of sum(v vT), from which no mean is subtracted; each with both signs, since that of an eigenvector is
     arbitrary. min Z / max Z over c is 1 for an isotropic set of frames.
 
     square_DD: mean of v vT over the frames, [D, D] float64, from the first pass; finite and not zero.

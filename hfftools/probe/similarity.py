@@ -21,9 +21,10 @@ EPSILONS = ((1e-4, 1e-4), (1e-4, 1.0), (1e-2, 1.0), (1.0, 1.0))
 def linear_cka(views: Joint) -> float | None:
     """Return linear centred kernel alignment (CKA) of x and y (Kornblith et al., arXiv:1905.00414).
 
-    With Frobenius norms, it is |Sxy|^2 / (|Sxx| |Syy|); in [0, 1], and 1 if y is x rotated and scaled. Dimensions of large variance dominate it. For independent views
-    of E dimensions with equal variances it is too high by about E / rows; so return None for fewer rows than twice the
-    dimensions of the wider view. Return None, too, if a view does not vary or is not finite.
+    With Frobenius norms, it is |Sxy|^2 / (|Sxx| |Syy|); in [0, 1], and 1 if y is x rotated and scaled. Dimensions of
+    large variance dominate it. For independent views of E dimensions with equal variances it is too high by about
+    E / rows; so return None for fewer rows than twice the dimensions of the wider view. Return None, too, if a view does
+    not vary or is not finite.
     """
     if views.rows < 2 * max(views.xy_DE.shape):
         return None
@@ -83,7 +84,7 @@ def directions(train: Joint, epsilons: Sequence[tuple[float, float]]) -> Iterato
     """Yield the canonical directions (a [D, K], b [E, K]) for each pair of ridges, the most correlated first.
 
     They are Sxx^-1/2 u and Syy^-1/2 v, with u and v the singular vectors of Sxx^-1/2 Sxy Syy^-1/2 and the ridges added
-    to Sxx and Syy. This is computed in the space that the rows of each view span: K is the smaller of the two ranks, and
+    to Sxx and Syy. This is computed in the space that the rows of each view span: K is the smaller of the two ranks;
     constant dimensions have coefficients of 0.
     """
     (basis_DR, power_R), (basis_ES, power_S) = _principal(train.xx_DD), _principal(train.yy_EE)
@@ -95,7 +96,7 @@ def directions(train: Joint, epsilons: Sequence[tuple[float, float]]) -> Iterato
 
 
 def _principal(cov_DD: Tensor) -> tuple[Tensor, Tensor]:
-    """Return principal axes [D, R] of a view scaled to unit variances, and the variances [R] along them; R is its rank."""
+    """Return the principal axes [D, R] of a view scaled to unit variances, and the variances [R] along them."""
     gain_D = _inverse_root(cov_DD.diagonal())
     power_D, axes_DD = torch.linalg.eigh(gain_D[:, None] * cov_DD * gain_D)
     # smaller values are rounding errors of 0
