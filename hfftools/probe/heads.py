@@ -59,6 +59,7 @@ class Probe:
         self.updater = Updater(self.optimizer, self.schedule, config.clip)
 
     def _keep_random(self) -> None:
+        """Store the current random state as that of this probe."""
         self.random = [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in self._cuda)]
 
     @contextmanager
@@ -85,7 +86,7 @@ class Probe:
 
 
 class Probes:
-    """Hold one probe for each layer, all for one task; training of a layer stops if its loss is not finite."""
+    """Hold one probe for each layer, all for one task; a layer stops at a loss or gradient that is not finite."""
 
     def __init__(self, task: ProbingTask, dims: dict[int, int], config: Config, steps: int, device: torch.device):
         """Make the probes; `dims` is {layer: width}, `steps` the number of updates."""

@@ -38,7 +38,7 @@ class _EveryFrame:
     """Give the head each frame of a layer, as it is."""
 
     evaluate_on = "dev"
-    facts: dict[str, int]  # numbers to state beside the measures
+    facts: dict[str, int]  # numbers that the result states along with the measures
 
     def head_inputs(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return the states and lengths unchanged."""
@@ -96,6 +96,7 @@ class Phones(_EveryFrame):
         self._targets = {utt: [ids[p] for p in seq if p in ids] for utt, seq in phones.items()}
 
     def head(self, dim: int) -> nn.Module:
+        """Return a linear head, with scores [B, T, phones + silence], where silence is the blank of CTC."""
         return LinearHead(dim, len(self.inventory))
 
     def loss(self, scores_BTU: Tensor, lens_B: Tensor, batch: Batch) -> Tensor | None:
@@ -139,6 +140,7 @@ class PhoneFrames(_EveryFrame):
         self._last: tuple[Batch | None, Tensor] = (None, torch.empty(0))  # a batch and its classes
 
     def head(self, dim: int) -> nn.Module:
+        """Return a linear head, with scores [B, T, phones + silence]."""
         return LinearHead(dim, len(self.inventory))
 
     def _labels(self, batch: Batch, lens_B: Tensor) -> Tensor:
@@ -196,6 +198,7 @@ class Speakers:
         self._speaker, self._held_out = {u.id: ids[u.speaker] for u in utterances}, held_out
 
     def head(self, dim: int) -> nn.Module:
+        """Return a linear head over mean and deviation, with scores [B, 1, speakers]."""
         return LinearHead(2 * dim, len(self.inventory))
 
     def head_inputs(self, h_BTD: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
