@@ -68,6 +68,7 @@ def _speakers(speakers: dict[str, Counts]) -> Iterator[str]:
 
 
 def _confusions(alignments: dict[str, Alignment]) -> Iterator[str]:
+    """Yield the commonest substitutions, deletions and insertions, then the tokens missed most often."""
     pairs = Counter(pair for alignment in alignments.values() for pair in alignment)
     occurrences: Counter[str | None] = Counter()  # of each reference token
     for (ref, _), times in pairs.items():
@@ -83,6 +84,14 @@ def _confusions(alignments: dict[str, Alignment]) -> Iterator[str]:
         for (ref, hyp), times in _first(counts):
             of = "" if ref is None else f"   ({times} of {occurrences[ref]})"
             yield f"{times:8d}  {_pair(ref, hyp)}{of}\n"
+    yield from _missed(mistakes, occurrences)
+
+
+def _missed(mistakes: dict[tuple[str | None, str | None], int], occurrences: Counter[str | None]) -> Iterator[str]:
+    """Yield the reference tokens missed most often, each with what was recognised in its place.
+
+    mistakes: the times of each (reference, hypothesis) that differ; occurrences: those of each reference token.
+    """
     missed: dict[str, Counter[str | None]] = defaultdict(Counter)
     for (ref, hyp), times in mistakes.items():
         if ref is not None:
