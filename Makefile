@@ -22,6 +22,7 @@ lint: install
 	$(VENV)/bin/black --quiet --check hfftools tests
 	$(VENV)/bin/isort --quiet --check hfftools tests
 	$(VENV)/bin/flake8 hfftools tests
+	$(VENV)/bin/mypy
 
 coverage: install
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal --cov=hfftools --cov-report=term-missing:skip-covered
