@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hfftools.config import resolve
-from hfftools.expdir import read_json_lines
+from hfftools.expdir import ExpDir, read_json_lines
 from hfftools.log import UserError
 from hfftools.pretrain import kmeans, masked
 from hfftools.pretrain.features import corpus as load_corpus
@@ -86,3 +86,49 @@ def test_changed_options_and_empty_data_are_refused(arguments, tmp_path):
         masked.pretrain(tmp_path / "exp", [], [*arguments, "seed=1"])
     with pytest.raises(UserError, match="name at least one data directory"):
         masked.pretrain(tmp_path / "none", [], SMALL)
+
+
+def test_the_loss_is_huberts_equation_3_over_valid_frames(arguments, tmp_path, monkeypatch):
+    """alpha times the mean cross entropy of masked frames, and 1 - alpha of that of the other valid frames."""
+    config = masked.configure([], [*arguments, "alpha=0.3"])
+    run = masked._Objective(config, ExpDir(tmp_path))
+    run.model.eval()
+    rows = np.array([int(run.corpus.lens.argmin()), int(run.corpus.lens.argmax())])
+    assert run.corpus.lens[rows[0]] < run.corpus.lens[rows[1]] <= 1000, "one row is padded, and none is cropped"
+    drawn = []
+    span_mask = masked._span_mask
+    monkeypatch.setattr(masked, "_span_mask", lambda *given: drawn.append(span_mask(*given)) or drawn[-1])
+    with torch.no_grad():
+        loss, _, seconds = run.loss(rows, 3)
+        mels = [torch.from_numpy(run.corpus.mel(row)) for row in rows]
+        mel_BTM = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
+        states, lens_B = run.model.encode(mel_BTM, torch.tensor([len(mel) for mel in mels]), [2], drawn[0])
+        log_probs_BTSC = run.head(states[2]).unflatten(-1, (-1, 12)).log_softmax(-1)
+    sums = {True: [], False: []}
+    for b, row in enumerate(rows):
+        for t in range(int(lens_B[b])):
+            for s, target in enumerate(run.targets[run.target_starts[row] + t]):
+                sums[bool(drawn[0][b, t])].append(-log_probs_BTSC[b, t, s, target].item())
+    assert loss.item() == pytest.approx(0.3 * np.mean(sums[True]) + 0.7 * np.mean(sums[False]), rel=1e-4)
+    assert seconds == sum(len(mel) for mel in mels) / 100
+
+
+def test_mfcc_has_two_deltas_at_two_points_of_each_frame():
+    """Deltas by regression over two frames on either side (HTK book), with the edge frames repeated."""
+    mel_TM = torch.from_numpy(np.random.default_rng(0).normal(size=(31, 80)).astype(np.float32))
+    k, m = np.arange(13)[:, None], np.arange(80)[None]
+    scale = np.where(k == 0, np.sqrt(1 / 80), np.sqrt(2 / 80))
+    cepstra_TC = mel_TM.numpy() @ (scale * np.cos(np.pi / 80 * (m + 0.5) * k)).T
+
+    def delta(x_TC):
+        padded = np.concatenate([x_TC[:1], x_TC[:1], x_TC, x_TC[-1:], x_TC[-1:]])
+        return sum(n * (padded[2 + n : 2 + n + len(x_TC)] - padded[2 - n : 2 - n + len(x_TC)]) for n in (1, 2)) / 10
+
+    first = delta(cepstra_TC)
+    all_TC = np.concatenate([cepstra_TC, 2 * first, 4 * delta(first)], 1)  # factors that bring all to a like scale
+    views = kmeans.mfcc(mel_TM)
+    assert views.shape == (7, 2, 39)
+    for t in range(7):
+        early = (all_TC[4 * t + 1] + all_TC[4 * t + 2]) / 2
+        late = (all_TC[4 * t + 4] + all_TC[4 * t + 5]) / 2
+        np.testing.assert_allclose(views[t], np.stack([early, late]), atol=1e-4)

@@ -185,3 +185,16 @@ def test_the_joiner_is_counted_and_in_parts_twice(here):
     assert parts["forward_flops_per_s"] == pytest.approx(whole["forward_flops_per_s"])
     again = parts["backward_flops_per_s"] - whole["backward_flops_per_s"]
     assert again == pytest.approx(joiner)
+
+
+def test_in_training_the_loss_of_ctc_is_added_times_its_weight(here):
+    model, data = build(here, "task.ctc=2.5", "task.dropout=0")
+    batch = batch_of(data, range(3))
+    alone_B = model.eval().loss(batch)
+    together_B = model.train().loss(batch)
+    x_BTF, lens_B = model.encode(batch)
+    log_probs_BTV = model.task.ctc(model.task.head(x_BTF, lens_B)).log_softmax(-1)
+    ctc_B = torch.nn.functional.ctc_loss(
+        log_probs_BTV.transpose(0, 1), batch.targets_BL, lens_B, batch.target_lens_B, reduction="none"
+    )
+    torch.testing.assert_close(together_B, alone_B + 2.5 * ctc_B, rtol=1e-4, atol=1e-4)

@@ -90,3 +90,19 @@ def test_missing_and_broken_files_are_named(model, tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=f"upstream mine: {path} is not an encoder"):
             conformer.load(path, "mine")
+
+
+def test_subsampling_is_two_convolutions_with_gelu_then_a_linear_layer_and_a_norm():
+    torch.manual_seed(0)
+    part = conformer.Subsample(5, 6).double()
+    mel_BTM = torch.randn(2, 11, 5, dtype=torch.float64)
+
+    def convolve(x_BTC, conv):
+        frames = (x_BTC.shape[1] - 3) // 2 + 1
+        rows = [torch.einsum("bkc,dck->bd", x_BTC[:, 2 * t : 2 * t + 3], conv.weight) for t in range(frames)]
+        x_BTD = torch.stack(rows, 1) + conv.bias
+        return 0.5 * x_BTD * (1 + torch.erf(x_BTD / 2**0.5))
+
+    x_BTD = convolve(convolve(mel_BTM, part.conv1), part.conv2) @ part.project.weight.T + part.project.bias
+    centred = x_BTD - x_BTD.mean(-1, keepdim=True)
+    torch.testing.assert_close(part(mel_BTM), centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt())
