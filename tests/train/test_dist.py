@@ -75,7 +75,7 @@ def test_an_error_of_the_second_process_is_reported_once_and_ends_both(options, 
 
 def test_a_step_that_cannot_be_dealt_evenly_is_refused(options, tmp_path, monkeypatch):
     monkeypatch.setattr(dist, "world", lambda: 2)
-    with pytest.raises(UserError, match="the 3 batches of a step cannot be dealt to 2 .* set train.accumulate=4,"):
+    with pytest.raises(UserError, match="the 3 batches of a step cannot be divided among 2 .* set train.accumulate=4,"):
         job.train(tmp_path / "exp", [], [*options, "train.accumulate=3"])
     assert not (tmp_path / "exp").exists()
 

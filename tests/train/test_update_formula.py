@@ -13,6 +13,7 @@ import torch
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
 from hfftools.expdir import ExpDir
+from hfftools.task.base import Recognition
 from hfftools.train import loop, optim
 from hfftools.train.config import LoopConfig
 
@@ -34,7 +35,11 @@ class Line(torch.nn.Module):
         self.upstream = SimpleNamespace(name="none", hash="0")
         self.fuse = SimpleNamespace()
         self.task = SimpleNamespace(
-            loss=lambda encode, batch: self.loss(batch), decode=lambda x_BTD, lens_B: ["word"] * len(lens_B)
+            loss=lambda encode, batch: self.loss(batch),
+            predict=lambda x_BTD, lens_B: ["word"] * len(lens_B),
+            metric=Recognition.metric,
+            errors=Recognition.errors,
+            lower_is_better=True,
         )
 
     def parts(self):
