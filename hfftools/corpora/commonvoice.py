@@ -176,6 +176,9 @@ def _clips(
         if not name or not speaker or row["sentence"] is None:
             rejected.add("a line cut short", f"line {number}")
             continue
+        if Path(name).name != name or name.rstrip().endswith("|"):  # in wav.scp, a command
+            rejected.add("not a file name", f"line {number}")
+            continue
         if not Path(name).suffix:  # the first releases left it out
             name += ".mp3"
         text = normalise(row["sentence"], options)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import tarfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from hfftools.config import plugin, resolve
 from hfftools.corpora.download import fetch
+from hfftools.corpora.unpacking import unpack
 from hfftools.data import datadir
 from hfftools.data.validation import validate
 from hfftools.expdir import write_json
@@ -111,13 +110,6 @@ def _unpack(url: str, checksum: str, downloads: Path) -> None:
     aside = downloads / f".unpacking-{name}"
     shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed
     log.info(f"unpacking {archive}")
-    try:
-        with tarfile.open(archive) as tar:
-            tar.extractall(aside, filter="data")
-            while tar.fileobj is not None and tar.fileobj.read(1 << 20):  # gzip checks its sum only at the very end
-                pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{archive} cannot be unpacked ({reason}); delete it and run again") from None
+    unpack(archive, aside)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(folder)

@@ -1,4 +1,4 @@
-"""Read the files of a Common Voice release: its language folders, tables, clip lengths, and the tarball itself."""
+"""Unpack archives safely, and read the files of a Common Voice release: language folders, tables, clip lengths."""
 
 import csv
 import gzip
@@ -6,6 +6,7 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -16,6 +17,9 @@ WHERE = (
     "It has no open download: get the tarball of a language at https://datacollective.mozillafoundation.org (a free "
     "account is needed) and give it, or the folder it was unpacked to"
 )
+
+# What unpacks to more than this is made to fill the disk: gzip hardly makes speech smaller, and zeros 1000 times.
+MOST_BYTES, MOST_TIMES = 1 << 30, 20  # the larger of a size and of a multiple of the archive's size
 
 
 def rows(tsv: Path) -> Iterator[dict[str, str | None]]:
@@ -82,28 +86,68 @@ def language_folder(source: Path, lang: str) -> Path:
     return languages[lang]
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """Write all files of an archive into `folder`; raise UserError if it is damaged or holds anything but files."""
+    with _open_tar(archive) as tar:
+        tar.extractall(folder, filter=_plain)
+
+
 def extract(archive: Path, place: Callable[[PurePosixPath], Path | None], what: str) -> None:
     """Write each file of the archive for which `place` returns a path; `what` names the files in the progress bar.
 
     The archive is read once, as a stream, because it may hold millions of files. Raise UserError if it is damaged.
     """
-    bar = progress((), None, f"{what} of {archive.name}", "file")
+    with progress((), None, f"{what} of {archive.name}", "file") as bar, _open_tar(archive) as tar:
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # it would keep a record of every file in memory
+            path = place(PurePosixPath(_plain(member, str(archive.parent)).name)) if member.isfile() else None
+            content = tar.extractfile(member) if path is not None else None
+            if path is not None and content is not None:
+                with write_aside(path) as aside, open(aside, "wb") as file:
+                    shutil.copyfileobj(content, file)
+                    if file.tell() != member.size:
+                        raise EOFError(f"it ends inside {member.name}")
+            bar.update()
+
+
+@contextmanager
+def _open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
+    """Open an archive for one pass; raise UserError, on leaving, where it is damaged, unsafe or far too large."""
     try:
-        with bar, _unzipped(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep a record of every file in memory
-                path = place(PurePosixPath(member.name)) if member.isfile() else None
-                content = tar.extractfile(member) if path is not None else None
-                if path is not None and content is not None:
-                    with write_aside(path) as aside, open(aside, "wb") as file:
-                        shutil.copyfileobj(content, file)
-                        if file.tell() != member.size:
-                            raise EOFError(f"it ends inside {member.name}")
-                bar.update()
+        with _unzipped(archive) as unzipped:
+            stream = _Bounded(unzipped, max(MOST_BYTES, MOST_TIMES * archive.stat().st_size))
+            with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as tar:
+                yield tar
             while stream.read(1 << 20):  # gzip checks its sum only at the very end
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive} cannot be unpacked ({' '.join(str(error).split())}); download it again") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{archive} cannot be unpacked ({reason}); delete it and download it again") from None
+
+
+class _Bounded:
+    """Read a stream up to a number of bytes, and raise TarError beyond it."""
+
+    def __init__(self, stream: IO[bytes], most: int):
+        self.stream, self.most, self.left = stream, most, most
+
+    def read(self, size: int) -> bytes:
+        content = self.stream.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise tarfile.TarError(f"it unpacks to more than {self.most >> 20} MiB, {MOST_TIMES} times its size")
+        return content
+
+
+def _plain(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Return a file or folder that stays in `folder`; raise TarError for all else, and for names that are a command.
+
+    Without links, no later member can leave the folder through an earlier one. A name that ends in | would be run as a
+    command where it gets into wav.scp.
+    """
+    if not (member.isdir() or member.isreg()) or member.issparse() or member.name.rstrip().endswith("|"):
+        raise tarfile.TarError(f"{member.name!r} in it is not a plain file")
+    return tarfile.data_filter(member, folder)
 
 
 def _unzipped(archive: Path) -> IO[bytes]:

@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -51,7 +52,20 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     if index["data"] != digest:
         raise UserError(f"{folder} holds the log-mel of other utterances than {list(directories)}; use another folder")
     lens = np.array(index["lens"])
-    return Corpus(np.load(frames_file, mmap_mode="r"), np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digest)
+    frames = read_arrays(frames_file)["mel"]
+    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digest)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a .npz file by name or, of a .npy file, one that stays on disk, by the stem of the file's name.
+
+    Raise UserError for a damaged file, and for one with pickled objects, which are never unpickled.
+    """
+    try:
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        return {path.stem: stored} if isinstance(stored, np.ndarray) else dict(stored)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove its folder to have it computed again") from None
 
 
 @torch.no_grad()

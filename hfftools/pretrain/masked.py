@@ -27,7 +27,7 @@ from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
 from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.config import Config
-from hfftools.pretrain.features import Corpus, corpus
+from hfftools.pretrain.features import Corpus, corpus, read_arrays
 from hfftools.train.checkpoint import read_state
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
@@ -75,7 +75,7 @@ class _Objective:
             targets, classes = module.compute(self.corpus, config.targets, config.seed)
             with write_aside(exp.targets) as aside, open(aside, "wb") as file:
                 np.savez(file, targets=targets, classes=classes)
-        stored = np.load(exp.targets)
+        stored = read_arrays(exp.targets)
         self.targets, self.classes = stored["targets"], int(stored["classes"])
         sub_lens = subsampled_len(torch.from_numpy(self.corpus.lens)).numpy()
         if len(self.targets) != sub_lens.sum():

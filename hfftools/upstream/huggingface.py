@@ -74,7 +74,7 @@ class Door(Source):
         try:
             with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
                 model, report = model_class.from_pretrained(
-                    self.folder, local_files_only=True, output_loading_info=True, **options
+                    self.folder, local_files_only=True, output_loading_info=True, weights_only=True, **options
                 )
         except Exception as error:  # whatever type the reader of this or that file format raises
             line = str(error).split("\n")[0]

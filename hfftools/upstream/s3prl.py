@@ -5,9 +5,10 @@ s3prl.hub is never imported: it needs parts of torchaudio that are gone since 2.
 """
 
 import importlib
+import re
 import warnings
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -153,16 +154,33 @@ def _import(family: str, part: str) -> ModuleType:
 
 
 def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
-    """Return s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms."""
+    """Return s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms.
+
+    Nothing in the file is run: it is read by weights_only, and s3prl's function gets what was read in place of the path.
+    """
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    _check_settings(state["cfg"] if family == "wavlm" else state["model_cfg"])
     if family == "wavlm":
         wavlm = _import("wavlm", "WavLM")
-        state = torch.load(path, map_location="cpu", weights_only=True)
         config = wavlm.WavLMConfig(state["cfg"])
         model = wavlm.WavLM(config)
         model.load_state_dict(state["model"])
         return model, config.normalize
-    model, task = _import(family, "convert").load_converted_model(str(path))
+    convert: Any = _import(family, "convert")
+    # a torch whose `load` gives the state: s3prl's own call leaves weights_only to torch and the environment
+    theirs, convert.torch = convert.torch, SimpleNamespace(load=lambda *_, **__: state)
+    try:
+        model, task = convert.load_converted_model(str(path))
+    finally:
+        convert.torch = theirs
     return model, task.normalize
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    """Raise ValueError unless the settings that s3prl gives to `eval` are what they ought to be: sizes of convolutions."""
+    layers = str(settings.get("conv_feature_layers", ""))
+    if not re.fullmatch(r"[\d\s()\[\],+*]*", layers) or "**" in layers or len(layers) > 1000:
+        raise ValueError(f"conv_feature_layers is not a list of sizes: {layers[:80]!r}")
 
 
 def _upstream(model: Any, normalise: bool, name: str, digest: str) -> TransformerUpstream:

@@ -5,6 +5,7 @@ and cache.json, written last, which names the upstream, its hash and the layers.
 """
 
 import json
+import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +23,7 @@ class HiddenCache:
     def __init__(self, root: Path | str, set_name: str):
         self.folder = Path(root).resolve() / set_name
         self.info_file = self.folder / "cache.json"
-        self._scps: dict[int, dict] = {}
+        self._scps: dict[int, dict[str, tuple[str, int]]] = {}
 
     def matches(self, upstream_hash: str, layers: Iterable[int], data: str) -> bool:
         """Return whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
@@ -39,19 +40,35 @@ class HiddenCache:
                 "run stage 2 again, or leave features empty"
             )
 
-    def _scp(self, layer: int) -> dict:
+    def _scp(self, layer: int) -> dict[str, tuple[str, int]]:
+        """Return {utterance: (archive, byte in it)} of a layer."""
         if layer not in self._scps:
             path = self.folder / f"layer_{layer:02d}.scp"
             if not path.exists():
                 raise UserError(f"{path} is missing; remove {self.folder} and run stage 2 again")
-            self._scps[layer] = kaldiio.load_scp(str(path))
+            places = {}
+            for line in path.read_text(encoding="utf-8").splitlines():
+                utt, _, place = line.partition(" ")
+                archive, _, start = place.rpartition(":")
+                places[utt] = archive, int(start)
+            self._scps[layer] = places
         return self._scps[layer]
+
+    def _state(self, layer: int, utt: str) -> np.ndarray:
+        """Return a matrix of an archive.
+
+        kaldiio.load_scp is not used: it runs commands in place of archives and unpickles what claims to be a pickle.
+        """
+        archive, start = self._scp(layer)[utt]
+        with open(archive, "rb") as file:
+            file.seek(start)
+            return np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
 
     def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
         """Return {layer: h [T, D] float32} of one utterance; raise UserError where an archive is damaged."""
         try:
-            return {layer: np.array(self._scp(layer)[utt]) for layer in layers}
-        except (KeyError, OSError, ValueError, AssertionError) as error:  # the last is kaldiio on a cut file
+            return {layer: self._state(layer, utt) for layer in layers}
+        except (KeyError, OSError, ValueError, AssertionError, struct.error) as error:  # the last two: a cut file
             raise UserError(
                 f"{self.folder}: cannot read {utt} ({error}); remove the folder, run stage 2 again"
             ) from None

@@ -144,7 +144,9 @@ def test_a_broken_archive_is_named_and_leaves_no_folder(corpus, tmp_path, server
     for content in (whole[:-300], whole[:-8] + bytes(8), b"<html>not found</html>"):
         server.files["/31/dev-clean-2.tar.gz"] = content, len(content)
         monkeypatch.setitem(librispeech.MD5, "dev-clean-2", hashlib.md5(content).hexdigest())
-        with pytest.raises(UserError, match=r"dev-clean-2.tar.gz cannot be unpacked \(.*delete it and run again"):
+        with pytest.raises(
+            UserError, match=r"dev-clean-2.tar.gz cannot be unpacked \(.*delete it and download it again"
+        ):
             prepare("librispeech", None, tmp_path / "r" / "data", None, ["parts=[dev-clean-2]"])
         assert not (tmp_path / "r/downloads/librispeech/unpacked").exists()
         (tmp_path / "r/downloads/librispeech/dev-clean-2.tar.gz").unlink()
