@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -136,13 +137,11 @@ def url_of(name: str, family: str) -> str:
     def stop(url: str, **_) -> None:
         raise _Found(url)
 
-    download, hub._urls_to_filepaths = hub._urls_to_filepaths, stop
-    try:
-        getattr(hub, name)()
-    except _Found as found:
-        return found.args[0]
-    finally:
-        hub._urls_to_filepaths = download
+    with patch.object(hub, "_urls_to_filepaths", stop):
+        try:
+            getattr(hub, name)()
+        except _Found as found:
+            return found.args[0]
     raise UserError(f"upstream {name}: s3prl names no single file to download for it")
 
 
@@ -166,13 +165,10 @@ def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
         model = wavlm.WavLM(config)
         model.load_state_dict(state["model"])
         return model, config.normalize
-    convert: Any = _import(family, "convert")
+    convert = _import(family, "convert")
     # a torch whose `load` gives the state: s3prl's own call leaves weights_only to torch and the environment
-    theirs, convert.torch = convert.torch, SimpleNamespace(load=lambda *_, **__: state)
-    try:
+    with patch.object(convert, "torch", SimpleNamespace(load=lambda *_, **__: state)):
         model, task = convert.load_converted_model(str(path))
-    finally:
-        convert.torch = theirs
     return model, task.normalize
 
 
