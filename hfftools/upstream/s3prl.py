@@ -153,10 +153,7 @@ def _import(family: str, part: str) -> ModuleType:
 
 
 def _read(family: str, path: Path) -> tuple[nn.Module, bool]:
-    """Return s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms.
-
-    Nothing in the file is run: it is read by weights_only, and s3prl's function gets what was read in place of the path.
-    """
+    """Return s3prl's model with the checkpoint's weights, and whether it wants normalised waveforms; no code is run."""
     state = torch.load(path, map_location="cpu", weights_only=True)
     _check_settings(state["cfg"] if family == "wavlm" else state["model_cfg"])
     if family == "wavlm":
