@@ -159,14 +159,14 @@ class BeamSearch:
         lm = language_model.Ngram(options.lm) if options.lm else None
         lexicon = None
         if options.lexicon:
-            lexicon = tree(units, language_model.words(Path(options.lexicon)), lm)
+            lexicon = tree(units, language_model.words(Path(options.lexicon)), lm, options.fold_case)
         elif lm:
             language_model.check_units(lm, units)
         self.grammar = Grammar(units, lexicon, lm, options.lm_weight or 0.0, options.word_score or 0.0)
 
     def only_weighs(self, options: Search) -> bool:
         """Return whether `options` name the same files, so that `reweigh` saves loading them again."""
-        return (options.lm, options.lexicon) == (self.options.lm, self.options.lexicon)
+        return all(getattr(options, name) == getattr(self.options, name) for name in ("lm", "lexicon", "fold_case"))
 
     def reweigh(self, options: Search) -> "BeamSearch":
         """Return the same search with the weights and beams of `options`."""

@@ -1,11 +1,12 @@
 """Score unit sequences by a lexicon and an n-gram model, and say which unit may follow which."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from hfftools.decode.lm import Ngram
 from hfftools.log import require
-from hfftools.text.units import UNKNOWN, Units
+from hfftools.text.spelling import forms, report_lost, spell
+from hfftools.text.units import Units
 
 NEVER = float("-inf")
 
@@ -24,28 +25,50 @@ class Node:
         self.best = NEVER  # the highest log probability, without history, of the words at or below this node
 
 
-def tree(units: Units, words: Iterable[str], lm: Ngram | None) -> Node:
-    """Return the prefix tree of words as `units` spell them; a word that they cannot spell is left out.
+def tree(units: Units, words: Sequence[str], lm: Ngram | None, fold_case: bool = False) -> Node:
+    """Return the prefix tree of words as `units` spell them; a word that they cannot spell is left out, and reported.
 
-    Raise UserError if no word is left.
+    With `fold_case`, a word that the units cannot spell, or the language model does not know, is tried in another
+    case. Raise UserError if more than half of the words cannot be spelled, or if no word is left.
     """
-    root = Node()
-    count = 0
+    root, count = Node(), 0
+    lost: list[str] = []  # words that the units cannot spell
+    unlisted: list[str] = []  # words that the language model does not know
     for word in words:
-        spelling = units.encode(word)
-        if not spelling or UNKNOWN in spelling:
+        spelling = spell(units, word, fold_case)
+        if not spelling:
+            lost.append(word)
             continue
-        log_prob = lm.score(lm.nowhere, word)[1] if lm else 0.0
-        node, count = root, count + 1
-        for unit in spelling:
-            node = node.kids.setdefault(unit, Node())
-            node.best = max(node.best, log_prob)
-        node.word = word
-    require(
-        count > 0, "search.lexicon: the experiment's units can spell none of its words; is it in the transcripts' case?"
-    )
+        count += 1
+        _add(root, spelling, word, lm, fold_case, unlisted)
+    fold = "set search.fold_case=true"
+    remedies = fold, "use a lexicon or a language model that is written in the transcripts' characters"
+    what = "search.lexicon: cannot be spelled with the experiment's units"
+    report_lost(what, lost, len(words), lambda word: bool(spell(units, word)), remedies)
+    require(count > 0, "search.lexicon: it has no words; name another file or data directory")
+    if lm:
+        remedies = fold, "they have the probability of <unk>"
+        report_lost(f"search.lexicon: are not in {lm.path}", unlisted, count, lm.__contains__, remedies, refuse=False)
     root.best = 0.0  # at a word's beginning nothing has been added yet
     return root
+
+
+def _add(root: Node, spelling: list[int], word: str, lm: Ngram | None, fold_case: bool, unlisted: list[str]) -> None:
+    """Add a word to the tree; append it to `unlisted` if the language model does not know it."""
+    log_prob = 0.0
+    if lm:
+        known = next((form for form in forms(word, fold_case) if form in lm), None)
+        if known is None:
+            unlisted.append(word)
+        word = known or word
+        log_prob = lm.score(lm.nowhere, word)[1]
+    node = root
+    for unit in spelling:
+        node = node.kids.setdefault(unit, Node())
+        node.best = max(node.best, log_prob)
+    # of words that differ in case alone, the more probable one stands for all
+    if lm is None or not node.word or log_prob > lm.score(lm.nowhere, node.word)[1]:
+        node.word = word
 
 
 class Grammar:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
-from hfftools.log import UserError, require
+from hfftools.log import UserError, log, require
 from hfftools.text.units import Units
 
 LN10 = math.log(10)
@@ -102,12 +102,15 @@ def check_units(ngram: Ngram, units: Units) -> None:
     A model of other origin records no digest: it passes if it knows half of the units.
     """
     made_of = of_units(ngram.path)
-    known = [symbol for symbol in units.symbols[2:] if symbol in ngram]  # without blank and unknown
-    if made_of != units.digest and (made_of or 2 * len(known) < len(units) - 2):
+    symbols = units.symbols[2:]  # without blank and unknown
+    lost = [symbol for symbol in symbols if symbol not in ngram]
+    if made_of != units.digest and (made_of or 2 * len(lost) > len(symbols)):
         raise UserError(
             f"search.lm: without a lexicon {ngram.path} must be over the experiment's units; make it with "
             "hff-lm --units exp/<name>/units, or say search.lexicon=true for one of words"
         )
+    if lost:
+        log.info(f"search.lm: {len(lost)} of {len(symbols)} units are not in {ngram.path}, first: {' '.join(lost[:5])}")
 
 
 def words(path: Path) -> list[str]:

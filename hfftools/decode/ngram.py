@@ -15,6 +15,7 @@ from hfftools.data.table import read_table
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import UserError, log, require
 from hfftools.text.normalise import unspaced
+from hfftools.text.spelling import report_lost, spell
 from hfftools.text.units import Units
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
@@ -56,6 +57,8 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     require(
         separable, "the text has no spaces between words; make the model of units, by --units (--lm units of a recipe)"
     )
+    if units is not None:
+        _check_spelling(texts, units)
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}
     info = out / "lm.json"
@@ -74,6 +77,15 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     write_text(out / "words.txt", "".join(f"{word}\n" for word in words))
     write_json(info, made)
     return out / "lm.arpa"
+
+
+def _check_spelling(texts: list[str], units: Units) -> None:
+    """Report the words of a text that the units cannot spell; raise UserError if they are more than half of its words."""
+    words = sorted(set(" ".join(texts).split()))
+    lost = [word for word in words if not spell(units, word)]
+    remedies = "write the text in the units' case", "take a text that is written in the transcripts' characters"
+    what = "the text of the model: cannot be spelled with the units of --units"
+    report_lost(what, lost, len(words), lambda word: bool(spell(units, word)), remedies)
 
 
 def estimate(sentences: Iterable[Sequence[str]], order: int) -> list[dict[Gram, tuple[float, float]]]:

@@ -22,6 +22,7 @@ class Search:
     nbest: int = 1  # readings written for each utterance
     lm: str = ""  # ARPA file (may be gzipped) or KenLM binary, over words or over the experiment's units; empty: none
     lexicon: Any = None  # true: only words of the LM, else of data.train; a file or data directory: only its words
+    fold_case: bool = False  # words that the units cannot spell, or the LM lacks, are tried in another case
     lm_weight: float | None = (
         None  # factor of the LM's log probabilities; null: chosen on data.dev where there is an LM
     )
@@ -36,6 +37,7 @@ class Search:
         require("/" not in self.tag, f"search.tag: '{self.tag}' is part of a folder's name and takes no slash")
         require(self.lexicon is None or isinstance(self.lexicon, (bool, str)), "search.lexicon: true, false or a file")
         given = [key for key in ("lm", "lexicon", "lm_weight", "word_score") if getattr(self, key) not in (None, "")]
+        given += ["fold_case"] * self.fold_case
         greedy = self.name == "greedy" and (given or self.nbest > 1)
         require(not greedy, f"search.{(given or ['nbest'])[0]} needs search.name=beam")
         require(bool(self.lm) or self.lm_weight is None, "search.lm_weight needs a language model: search.lm=FILE")

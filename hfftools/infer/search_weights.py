@@ -58,7 +58,8 @@ def file_digest(path: str) -> str:
 def facts(search: Search) -> dict:
     """Return what determines the result of a search: its options and the digests of its files, but not their paths."""
     record = {key: value for key, value in asdict(search).items() if key not in ("lm", "lexicon", "tag")}
-    record = {key: value for key, value in record.items() if value is not None}
+    # an option that is off is left out, so that results of before it existed stay valid
+    record = {key: value for key, value in record.items() if value is not None and value is not False}
     for key in ("lm", "lexicon"):
         path = getattr(search, key)
         if path:

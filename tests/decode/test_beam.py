@@ -71,8 +71,47 @@ def test_a_lexicon_admits_its_words_only(english, tmp_path):
     whole = "five five the light"
     assert best(english, posteriors(english, whole), lexicon=str(tmp_path / "words"))[0].text == whole
     (tmp_path / "words").write_text("öö\n")
-    with pytest.raises(UserError, match="can spell none"):
+    with pytest.raises(UserError, match="search.lexicon: 1 of 1 words cannot be spelled with .*, first: öö; use a lex"):
         best(english, posteriors(english, whole), lexicon=str(tmp_path / "words"))
+    (tmp_path / "words").write_text("\n")
+    with pytest.raises(UserError, match="search.lexicon: it has no words"):
+        best(english, posteriors(english, whole), lexicon=str(tmp_path / "words"))
+
+
+def test_words_that_do_not_fit_the_units_are_counted_and_named(english, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("hfftools.log.log.propagate", True)
+    listing, log_probs = tmp_path / "words", posteriors(english, "the light")
+    listing.write_text("the\nlight\nöö\nzoo\n")
+    best(english, log_probs, lexicon=str(listing))
+    assert "2 of 4 words cannot be spelled with the experiment's units, first: zoo, öö; use" in caplog.text
+    listing.write_text("The\nLIGHT\noff\nzoo\nLight\n")
+    message = "4 of 5 words .*, first: LIGHT, Light, The, zoo; 3 of them fit in another case: set search.fold_case"
+    with pytest.raises(UserError, match=message):
+        best(english, log_probs, lexicon=str(listing))
+    assert best(english, log_probs, lexicon=str(listing), fold_case=True)[0].text == "the light"
+
+
+def test_a_language_model_in_another_case_is_refused_or_folded(english, tmp_path):
+    pytest.importorskip("kenlm", reason="kenlm is not there: pip install 'hff[lm]'")
+    lm = ngram.make(["The Light is On", "The Light off On", "five The one", "THE ON"], 2, None, tmp_path / "lm")
+    options = {"lm": str(lm), "lm_weight": 0.5, "word_score": 0.0}
+    log_probs = posteriors(english, "the light on")
+    with pytest.raises(
+        UserError, match="5 of 9 words cannot be spelled .* 5 of them fit in another case: set search.fold"
+    ):
+        best(english, log_probs, lexicon=str(lm), **options)
+    (tmp_path / "words").write_text("light\non\nthe\n")
+    with pytest.raises(
+        UserError, match="search.lexicon: 3 of 3 words are not in .*arpa, first: light, on, the; .*another case"
+    ):
+        best(english, log_probs, lexicon=str(tmp_path / "words"), **options)
+    from hfftools.decode.lm import LN10, Ngram
+
+    plain = best(english, log_probs, lexicon=str(tmp_path / "words"))[0].score
+    folded = best(english, log_probs, lexicon=str(lm), fold_case=True, **options)[0]
+    # of The and THE, and of On and ON, the more probable one stands for both
+    expected = plain + 0.5 * LN10 * Ngram(lm).model.score("The Light On")
+    assert folded.text == "the light on" and folded.score == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_language_model_decides_between_words_that_sound_alike(english, tmp_path):

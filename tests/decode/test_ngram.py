@@ -98,6 +98,10 @@ def test_over_units(tmp_path):
     lm.check_units(model, made)
     with pytest.raises(UserError, match="hff-lm --units"):
         lm.check_units(model, units.train("char", ["xyz"], None, tmp_path / "other"))
+    with pytest.raises(
+        UserError, match="2 of 2 words cannot be spelled with .*, first: LIGHT, THE; 2 of them fit in another"
+    ):
+        ngram.make(["THE LIGHT"], 3, made, tmp_path / "lm")
 
 
 def test_discounts_are_those_of_chen_and_goodman():
