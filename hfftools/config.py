@@ -188,7 +188,7 @@ def compare_config(config: Any, path: Path, may_differ: Iterable[str] = ()) -> N
     """
     if not path.exists():
         return
-    old, new = flat(type(config)()) | flat(_load(path)), flat(config)
+    old, new = flat(type(config)()) | flat(read_recorded(path)), flat(config)
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
     if changed:
         words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
@@ -211,8 +211,16 @@ def recorded_option(config: C, key: str, path: Path) -> C:
     """
     if flat(config)[key] != "auto" or not path.exists():
         return config
-    recorded = OmegaConf.select(_load(path), key)
+    recorded = OmegaConf.select(read_recorded(path), key)
     return config if recorded is None else with_option(config, key, recorded)
+
+
+def read_recorded(path: Path) -> DictConfig:
+    """Return the options that `save_config` wrote; raise UserError where there are none, as in a file that was cut."""
+    options = _load(path)
+    advice = f"remove it, and run the command that began {path.parent} again, with all its options"
+    require(bool(options), f"{path} is empty; {advice}")
+    return options
 
 
 def save_config(config: Any, path: Path) -> None:

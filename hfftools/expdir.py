@@ -1,4 +1,4 @@
-"""Name the files of an experiment, and write files so that a killed process never leaves half of one."""
+"""Name the files of an experiment, and write files so that neither a kill nor a loss of power leaves half of one."""
 
 import hashlib
 import json
@@ -10,22 +10,32 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hfftools.disk import sync
 from hfftools.log import UserError
+from hfftools.records import read_json
 
 _UMASK = os.umask(0)  # the only way to read it is to set it
 os.umask(_UMASK)
 
 
 @contextmanager
-def write_aside(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, remove it otherwise."""
+def write_aside(path: Path | str, synced: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename it to `path` if the block succeeds, remove it otherwise.
+
+    When it returns, the file is on the disk. Of many small files, write each with `synced` false, and then call
+    disk.sync_all before the record that says that they are there.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield aside
         aside.chmod(0o666 & ~_UMASK)  # safetensors and tempfile create files that only their owner can read
+        if synced:
+            sync(aside)  # before the rename: else a loss of power may leave the new name with no content
         os.replace(aside, path)
+        if synced:
+            sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -46,17 +56,8 @@ def append_json_line(path: Path, value: dict) -> None:
     unfinished = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with open(path, "ab") as file:
         file.write((("\n" if unfinished else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
-
-
-def read_json_lines(path: Path) -> list[dict]:
-    """Return the records of a .jsonl file, without lines that a killed process left unfinished."""
-    records = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def file_hash(*paths: Path) -> str:
@@ -220,7 +221,8 @@ class ExpDir:
 
 def check_inputs(path: Path, inputs: dict[str, str]) -> None:
     """Raise UserError that names the inputs, {name: digest}, whose digests differ from those recorded in `path`."""
-    old = json.loads(path.read_text()) if path.exists() else {}
+    fix = "if its inputs are those that it was started with, remove it and run the same command again"
+    old = read_json(path, dict, fix) if path.exists() else {}
     changed = [what for what, digest in inputs.items() if old.get(what, digest) != digest]
     if changed:
         raise UserError(

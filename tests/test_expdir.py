@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from hfftools.expdir import ExpDir, append_json_line, read_json_lines, write_aside, write_json, write_text
+from hfftools.expdir import ExpDir, append_json_line, write_aside, write_json, write_text
+from hfftools.records import read_json_lines
 
 
 def test_write_aside_replaces_only_when_the_block_ends_well(tmp_path):

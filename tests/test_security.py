@@ -82,11 +82,11 @@ def test_weights_of_transformers_are_not_unpickled_and_safetensors_come_first(sa
 
 def test_states_arrays_and_yaml_are_not_unpickled(tmp_path, mark):
     torch.save({"epoch": Payload(mark)}, tmp_path / "state.pt")
-    refused(lambda: read_state(tmp_path / "state.pt"), "state.pt cannot be read")
+    refused(lambda: read_state(tmp_path / "state.pt", dict), "state.pt is damaged")
     np.savez(tmp_path / "targets.npz", targets=np.array([Payload(mark)], object))
     np.save(tmp_path / "mel.npy", np.array([Payload(mark)], object))
     for name in ("targets.npz", "mel.npy"):
-        refused(lambda name=name: read_arrays(tmp_path / name), f"{name} cannot be read")
+        refused(lambda name=name: read_arrays(tmp_path / name, ("targets",), ""), f"{name} is damaged")
     (tmp_path / "train.yaml").write_text(f"seed: !!python/object/apply:os.system ['touch {mark}']\n")
     refused(lambda: resolve(Config, [tmp_path / "train.yaml"], []), "train.yaml")
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import json
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from filelock import FileLock
 
 from hfftools.expdir import write_json
 from hfftools.log import UserError, log, progress
+from hfftools.records import read_json
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30.0  # of waiting for more bytes, not for the whole file
@@ -71,7 +71,7 @@ def _download(url: str, part: Path) -> None:
 def _connect(url: str, part: Path) -> None:
     """Receive the rest of `part` over one connection, or all of it if the server ignores ranges or its file changed."""
     note, had = _note(part), _size(part)
-    known = json.loads(note.read_text()) if had and note.exists() else {}
+    known = read_json(note, {"url": str, "version": str, "bytes": int}) if had and note.exists() else {}
     if known.get("url") != url:
         had, known = 0, {}
     if had and had == known["bytes"]:

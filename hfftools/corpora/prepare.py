@@ -1,6 +1,5 @@
 """Prepare a corpus by name: download or unpack it where its module knows how, and write validated data directories."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from hfftools.data import datadir
 from hfftools.data.validation import validate
 from hfftools.expdir import write_json
 from hfftools.log import UserError, log
+from hfftools.records import read_json
 
 
 def configure(corpus: str, options: Sequence[str] = ()) -> Any:
@@ -48,7 +48,7 @@ def prepare(
     wanted: dict[str, Any] = {"source": str(source.resolve()) if source else None, "limit": limit}
     wanted["options"] = asdict(config[0]) if config else {}
     if done_file.exists():
-        done = json.loads(done_file.read_text())
+        done = read_json(done_file, {"from": dict, "sets": [str]})
         if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):
             return done["sets"]
     found = _find(module, corpus, source, out.parent / "downloads" / corpus, config, limit)

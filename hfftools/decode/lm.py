@@ -1,7 +1,6 @@
 """Score words or units by an n-gram model from an ARPA file (gzipped or not) or a KenLM binary; the one door to kenlm."""
 
 import gzip
-import json
 import math
 import shutil
 import tempfile
@@ -12,6 +11,7 @@ from typing import Any
 
 from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
 from hfftools.log import UserError, log, require
+from hfftools.records import read_json
 from hfftools.text.units import Units
 
 LN10 = math.log(10)
@@ -93,7 +93,9 @@ def _plain(path: Path) -> Iterator[Path]:
 def of_units(path: Path) -> str | None:
     """Return the digest of the units of a model that hff-lm made of units; None for a model of words or of other origin."""
     info = path.parent / "lm.json"
-    return json.loads(info.read_text())["units"] if path.name == "lm.arpa" and info.exists() else None
+    if path.name != "lm.arpa" or not info.exists():
+        return None
+    return read_json(info, {"units": str | None}, "remove it and run hff-lm again")["units"]
 
 
 def check_units(ngram: Ngram, units: Units) -> None:

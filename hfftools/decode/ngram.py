@@ -4,7 +4,6 @@ Probabilities over the words, </s> and <unk> sum to one after every history. Cou
 are those of KenLM's lmplz, so that lmplz would write the same file.
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from hfftools.data.table import read_table
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import UserError, log, require
+from hfftools.records import read_json
 from hfftools.text.normalise import unspaced
 from hfftools.text.spelling import report_lost, spell
 from hfftools.text.units import Units
@@ -62,7 +62,7 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}
     info = out / "lm.json"
-    if info.exists() and json.loads(info.read_text()) == made:
+    if info.exists() and read_json(info, dict) == made:
         log.info(f"{out}/lm.arpa is there already, made from the same text")
         return out / "lm.arpa"
     info.unlink(missing_ok=True)  # first, so that a kill in between leaves no record that fits another lm.arpa

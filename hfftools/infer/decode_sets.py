@@ -1,6 +1,5 @@
 """Decode data directories with trained experiments into predictions and scores; experiments of one upstream share it."""
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, require
 from hfftools.model import Model
+from hfftools.records import read_json
 from hfftools.task.base import Recognition, Task
 from hfftools.train import checkpoint, evaluate, experiment
 from hfftools.train.config import Config
@@ -64,7 +64,7 @@ def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     asked = search_weights.facts(job.search)
     made_from = {"checkpoint": job.checkpoint, "data": datadir.digest(utterances), "asked": asked}
     info = out / "decode.json"
-    if info.exists() and made_from.items() <= json.loads(info.read_text()).items():
+    if info.exists() and made_from.items() <= read_json(info, dict).items():
         log.info(f"{out} is there already, from this checkpoint")
         return
     model = bank.models.get(job.exp.root) or bank.add(job.exp.root, job.config)
@@ -152,10 +152,15 @@ def _keep(
     log.info(f"{out}: {len(utterances)} utterances, real-time factor {seconds / audio:.3f}")
 
 
+def _read_record(folder: Path) -> dict:
+    """Return the decode.json of a decoded set; raise UserError where it is damaged."""
+    return read_json(folder / "decode.json", {"scores": dict}, "remove it and run hff-decode again")
+
+
 def task_of_set(folder: Path) -> type[Task]:
     """Return the task that made a decoded set; recognition, where older hff or another program made it."""
     info = folder / "decode.json"
-    name = json.loads(info.read_text()).get("task") if info.exists() else None
+    name = _read_record(folder).get("task") if info.exists() else None
     return plugin("task", name).Task if name else Recognition
 
 
@@ -167,11 +172,11 @@ def rescore(folder: Path) -> dict[str, Any]:
     info = folder / "decode.json"
     if info.exists():
         stored = {metric: asdict(counts) for metric, counts in scores.items()}
-        write_json(info, {**json.loads(info.read_text()), "scores": stored})
+        write_json(info, {**_read_record(folder), "scores": stored})
     return scores
 
 
 def read_scores(folder: Path) -> dict[str, score.Score | score.Figure]:
     """Return the scores of a decoded set by metric, such as wer, cer and ter; none where it has no references."""
-    stored = json.loads((folder / "decode.json").read_text())["scores"]
+    stored = _read_record(folder)["scores"]
     return {metric: score.restore(counts) for metric, counts in stored.items()}

@@ -3,7 +3,6 @@
 The error is WER, or CER where the dev set is unspaced text.
 """
 
-import json
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -15,6 +14,7 @@ from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, file_hash, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
+from hfftools.records import read_json
 from hfftools.train import checkpoint, evaluate, experiment
 from hfftools.train.config import Config
 
@@ -80,7 +80,7 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
         raise UserError(f"{error}; {advice}") from None
     wanted = facts(replace(search, nbest=1))
     wanted |= {"checkpoint": checkpoint.digest(exp.final), "dev": datadir.digest(utterances)}
-    kept = json.loads(exp.search.read_text()) if exp.search.exists() else []
+    kept = read_json(exp.search, [{"of": dict, "chosen": dict}]) if exp.search.exists() else []
     for record in kept:
         if record["of"] == wanted:
             chosen = record["chosen"]

@@ -1,10 +1,8 @@
 """Compute the log-mel frames of data directories once per pre-training, as one memory-mapped array with an index."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from hfftools.data import datadir
 from hfftools.expdir import write_aside, write_json
 from hfftools.log import UserError, progress
 from hfftools.nn.logmel import LogMel
+from hfftools.records import read_json, readable
 
 
 @dataclass(frozen=True)
@@ -48,24 +47,25 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     digest = datadir.digest(utterances, with_text=False)
     if not index_file.exists():
         _compute(utterances, digest, index_file, frames_file)
-    index = json.loads(index_file.read_text())
+    fix = f"remove {folder} and run the same command again"
+    index = read_json(index_file, {"data": str, "lens": [int]}, fix)
     if index["data"] != digest:
         raise UserError(f"{folder} holds the log-mel of other utterances than {list(directories)}; use another folder")
     lens = np.array(index["lens"])
-    frames = read_arrays(frames_file)["mel"]
+    frames = read_arrays(frames_file, ("mel",), fix)["mel"]
+    if len(frames) != lens.sum():
+        raise UserError(f"{frames_file} is damaged ({len(frames)} frames in place of {lens.sum()}); {fix}")
     return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digest)
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a .npz file by name or, of a .npy file, one that stays on disk, by the stem of the file's name.
+def read_arrays(path: Path, names: tuple[str, ...], fix: str) -> dict[str, np.ndarray]:
+    """Return the arrays `names` of a .npz file or, of a .npy file, one that stays on disk, by the stem of the file's name.
 
-    Raise UserError for a damaged file, and for one with pickled objects, which are never unpickled.
+    Raise UserError, which ends in `fix`, for a damaged file, and for one with pickled objects, which are never unpickled.
     """
-    try:
+    with readable(path, fix):
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {path.stem: stored} if isinstance(stored, np.ndarray) else dict(stored)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove its folder to have it computed again") from None
+        return {name: stored if isinstance(stored, np.ndarray) else stored[name] for name in names}
 
 
 @torch.no_grad()

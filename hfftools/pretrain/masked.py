@@ -18,7 +18,6 @@ from hfftools.expdir import (
     ExpDir,
     append_json_line,
     check_inputs,
-    read_json_lines,
     write_aside,
     write_json,
     write_text,
@@ -28,7 +27,8 @@ from hfftools.nn.mask import valid_mask
 from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.config import Config
 from hfftools.pretrain.features import Corpus, corpus, read_arrays
-from hfftools.train.checkpoint import read_state
+from hfftools.records import AGAIN, read_json_lines
+from hfftools.train.checkpoint import read_state, write_state
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.conformer import ConformerUpstream, Door, save, subsampled_len
@@ -75,7 +75,7 @@ class _Objective:
             targets, classes = module.compute(self.corpus, config.targets, config.seed)
             with write_aside(exp.targets) as aside, open(aside, "wb") as file:
                 np.savez(file, targets=targets, classes=classes)
-        stored = read_arrays(exp.targets)
+        stored = read_arrays(exp.targets, ("targets", "classes"), AGAIN)
         self.targets, self.classes = stored["targets"], int(stored["classes"])
         sub_lens = subsampled_len(torch.from_numpy(self.corpus.lens)).numpy()
         if len(self.targets) != sub_lens.sum():
@@ -169,11 +169,13 @@ class _Run:
         if exp.state.exists():
             self._restore()
         # a killed run may have written lines after its last saved state; those steps are made again
-        self.history = [record for record in read_json_lines(exp.history) if record["step"] <= self.step]
+        self.history = [record for record in read_json_lines(exp.history, {"step": int}) if record["step"] <= self.step]
         write_text(exp.history, "".join(json.dumps(record) + "\n" for record in self.history))
 
     def _restore(self) -> None:
-        state = read_state(self.exp.state)
+        state = read_state(
+            self.exp.state, dict.fromkeys(self.parts, dict) | dict.fromkeys(("step", "epoch", "position"), int)
+        )
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
@@ -184,8 +186,7 @@ class _Run:
         hours, last = round(self.objective.corpus.hours, 2), self.history[-1] if self.history else {}
         save(self.objective.model, self.exp.encoder, {"steps": self.step, "hours": hours, "last": last})
         numbers = {"step": self.step, "epoch": self.epoch, "position": self.position}
-        with write_aside(self.exp.state) as aside:
-            torch.save({name: part.state_dict() for name, part in self.parts.items()} | numbers, aside)
+        write_state(self.exp.state, {name: part.state_dict() for name, part in self.parts.items()} | numbers)
 
     def run(self) -> None:
         """Make the remaining steps; log, record and save at the intervals of the configuration."""

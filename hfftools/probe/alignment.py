@@ -71,8 +71,10 @@ def align(
                 log.info(f"{folder / name}: {len(of_set)} utterances aligned")
     aligned: dict[str, Aligned] = {}
     for kinds in files.values():
-        words = ctm.read(kinds["words"])
-        aligned |= {utt: Aligned(spans, words[utt]) for utt, spans in ctm.read(kinds["phones"]).items()}
+        spoken, words = ctm.read(kinds["phones"]), ctm.read(kinds["words"])
+        if not spoken or spoken.keys() != words.keys():  # an utterance that is aligned has spans of both kinds
+            raise UserError(f"{kinds['phones']} or {kinds['words']} is cut short; remove {folder}, and run again")
+        aligned |= {utt: Aligned(spans, words[utt]) for utt, spans in spoken.items()}
     return aligned
 
 

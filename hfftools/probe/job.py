@@ -4,15 +4,12 @@ The results are in one folder: probe.json (every figure), table.txt, pictures, i
 recommendation.yaml, which `hff-train --config` reads. Layers are compared on the dev set, never on a test set.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hfftools.config import compare_config, resolve, save_config
 from hfftools.data.batch import plan
-from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
+from hfftools.expdir import ExpDir, check_inputs, write_json, write_text
 from hfftools.log import UserError, log, progress, setup_logging
 from hfftools.probe import html_page, plot
 from hfftools.probe.config import Config
@@ -22,7 +19,8 @@ from hfftools.probe.layer_statistics import measure_layers
 from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
 from hfftools.probe.recommendation import recommend
 from hfftools.probe.results import LayerResult, ProbeResults
-from hfftools.train.checkpoint import read_state
+from hfftools.records import read_json
+from hfftools.train.checkpoint import read_state, write_state
 from hfftools.upstream.names import parse
 
 
@@ -62,12 +60,14 @@ def _probe(exp: ExpDir, config: Config, assumed: list[str]) -> None:
     setup_logging(exp.log)
     results = ProbeResults(inputs.upstream.name, inputs.upstream.hash, config.train, config.dev, _how(config), assumed)
     results.layers = [LayerResult(layer) for layer in inputs.layers]
+    measured: dict[str, dict] = {}
     for part, run in (("probes", _train_probes), ("survey", _measure_layers)):
         if not exp.part(part).exists():
             write_json(exp.part(part), run(exp, inputs))
         # read back even if just written, so that a resumed probe and an uninterrupted one use the same numbers
-        results.add_part(json.loads(exp.part(part).read_text()))
-    errors = json.loads(exp.part("probes").read_text())["errors"]
+        measured[part] = read_json(exp.part(part), {"layers": [dict], "facts": dict})
+        results.add_part(measured[part])
+    errors = measured["probes"]["errors"]
     if errors:
         errors = {int(layer): counts for layer, counts in errors.items()}
         data: dict[str, Any] = {"train": config.train, "dev": config.dev, "units": config.units}
@@ -131,7 +131,7 @@ def _train_probes(exp: ExpDir, inputs: ProbeInputs) -> dict:
     probes = [Probes(task, dims, config, steps, inputs.device) for task in tasks]
     first = 0
     if exp.state.exists():
-        state = read_state(exp.state)
+        state = read_state(exp.state, {"epoch": int, "probes": [dict]})
         for one, saved in zip(probes, state["probes"], strict=True):
             one.load_state_dict(saved)
         first = state["epoch"]
@@ -150,8 +150,7 @@ def _train_probes(exp: ExpDir, inputs: ProbeInputs) -> dict:
             raise UserError(
                 f"{exp.root}: the probes of all layers diverged; choose a lower lr (now {config.lr}) and a new folder"
             )
-        with write_aside(exp.state) as aside:
-            torch.save({"epoch": epoch + 1, "probes": [one.state_dict() for one in probes]}, aside)
+        write_state(exp.state, {"epoch": epoch + 1, "probes": [one.state_dict() for one in probes]})
     bar.close()
     return _score_probes(inputs, probes)
 

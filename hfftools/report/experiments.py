@@ -19,6 +19,7 @@ from hfftools.infer.decode_sets import read_scores
 from hfftools.log import UserError, log, require
 from hfftools.task.base import Task
 from hfftools.train.experiment import HARMLESS, read_config, task_of
+from hfftools.train.job import read_resources
 
 
 @dataclass
@@ -132,7 +133,7 @@ def read(roots: list[Path]) -> list[Section]:
         dev_name = Path(config.data.dev).name
         place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
         section = sections.setdefault((place, config.upstream), {})
-        used = json.loads(exp.resources.read_text())
+        used = read_resources(exp)
         require(
             "metric" in used,
             f"{exp.resources} was written by an older hff; report it with that version, or train again in another folder",

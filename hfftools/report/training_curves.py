@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from hfftools import score
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.figure import plt, save
+from hfftools.log import require
+from hfftools.records import read_json_lines
 
 
 def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]:
@@ -16,7 +18,9 @@ def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]
 
 def training_curves(exp: ExpDir) -> list[Path]:
     """Write loss.png, wer.png or what the metric is, and layer_weights.png of a fusion that has them; return their paths."""
-    history = read_json_lines(exp.history)
+    history = read_json_lines(exp.history, {"epoch": int, "loss": float, "dev_loss": float, "metric": str})
+    again = f"remove {exp.final} and run hff-train {exp.root} again, which writes both without training again"
+    require(bool(history), f"{exp.history} is missing or damaged; {again}")
     epochs = [record["epoch"] for record in history]
     figure, axes = _axes("epoch", "loss per utterance (nats)", f"{exp.root.name}: loss")
     axes.plot(epochs, [r["loss"] for r in history], label="train")

@@ -6,7 +6,6 @@ the training text comes back as it was, whatever its script: nothing is normalis
 """
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import chain
@@ -16,6 +15,7 @@ import sentencepiece
 
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import UserError, log
+from hfftools.records import read_json
 
 KINDS = ("char", "bpe", "unigram")
 DEFAULT_SIZE = 500  # units of bpe and unigram, unless asked otherwise
@@ -125,7 +125,8 @@ def load(folder: Path | str) -> Units:
     folder = Path(folder)
     fix = "make the folder again with hff-units (stage 1 of a recipe)"
     try:
-        stored = json.loads((folder / "units.json").read_text(encoding="utf-8"))
+        form = {"kind": str, "pieces": [str], "escapes": dict, "made_from": dict, "model_sha256": str}
+        stored = read_json(folder / "units.json", form, fix)
         with_model = stored["kind"] != "char"
         model = (folder / "sentencepiece.model").read_bytes() if with_model else b""
         listing = (folder / "units.txt").read_text(encoding="utf-8")
@@ -134,7 +135,7 @@ def load(folder: Path | str) -> Units:
         units = Units(model=model, **stored)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}); {fix}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, TypeError):
         raise UserError(f"{folder}/units.json is damaged; {fix}") from None
     if listing != units._listing():
         raise UserError(f"{folder}/units.txt is not the list of these units, and editing it changes nothing; {fix}")

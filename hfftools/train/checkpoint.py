@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hfftools.expdir import file_hash, write_aside
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.records import AGAIN, Form, check, readable
 
 
 def save(path: Path, tensors: dict[str, Tensor], model: Model, **facts: Any) -> None:
@@ -23,13 +24,13 @@ def save(path: Path, tensors: dict[str, Tensor], model: Model, **facts: Any) -> 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     """Return the tensors and facts of a file; raise UserError where it is missing, cut short, or not one of ours."""
-    try:
+    exp = path.parent.parent
+    if not path.exists():
+        raise UserError(f"{path} does not exist; run hff-train {exp} to the end")
+    with readable(path, f"if hff-train wrote it, remove it and run hff-train {exp} again"):
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads((file.metadata() or {})["hff"])
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run hff-train {path.parent.parent} to the end") from None
-    except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(f"{path} is not a checkpoint of hff-train, or is cut short ({error}); train again") from None
+            info = json.loads((file.metadata() or {})["hff"])
+            return {key: file.get_tensor(key) for key in file.keys()}, check(info, {"upstream_hash": str})
 
 
 def load(path: Path, model: Model) -> dict:
@@ -64,10 +65,13 @@ def digest(path: Path) -> str:
     return file_hash(path)
 
 
-def read_state(path: Path) -> dict:
-    """Return the state that torch.save wrote for resuming; raise UserError where it is damaged."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}); remove it to begin again") from None
+def write_state(path: Path, state: dict) -> None:
+    """Write what a run needs to resume."""
+    with write_aside(path) as aside:
+        torch.save(state, aside)
+
+
+def read_state(path: Path, form: Form) -> Any:
+    """Return the state that `write_state` wrote; raise UserError where it is damaged or has another form."""
+    with readable(path, f"{AGAIN}, which begins from the start"):
+        return check(torch.load(path, map_location="cpu", weights_only=True), form)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from hfftools import dist
-from hfftools.config import plugin, resolve, with_option
+from hfftools.config import plugin, read_recorded, resolve, with_option
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, Targets
 from hfftools.data.datadir import Utterance
@@ -42,6 +42,7 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Config:
             raise UserError(f"'{word}': after training only {', '.join(CHANGEABLE)} can be chosen")
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
+    read_recorded(exp.config)  # an empty file would stand for the defaults
     return configure([exp.config], overrides)
 
 

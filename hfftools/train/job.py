@@ -13,6 +13,7 @@ from hfftools.log import UserError, log, require, setup_logging
 from hfftools.meter.flops import count_run
 from hfftools.meter.resources import checkpoint_bytes, parameters
 from hfftools.model import Model, check
+from hfftools.records import read_json
 from hfftools.train import experiment
 from hfftools.train.loop import Loop
 from hfftools.upstream.source import Source
@@ -96,3 +97,9 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
     facts = {"cached": bool(features), "device": str(device), "processes": dist.world(), "bf16": config.train.bf16}
     write_json(exp.resources, {"parameters": counts, **used, **costs, **facts})
     loop.keep_final()
+
+
+def read_resources(exp: ExpDir) -> dict:
+    """Return what the training cost, and its scores on dev; raise UserError where the record is damaged."""
+    fix = f"remove it and {exp.final}, and run hff-train {exp.root} again, which writes both without training again"
+    return read_json(exp.resources, dict, fix)

@@ -10,6 +10,7 @@ weights are those that one process would have computed. The first one writes the
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 from zlib import crc32
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hfftools import dist, score
 from hfftools.data.batch import Batch, Speech, plan
-from hfftools.expdir import ExpDir, write_aside
+from hfftools.expdir import ExpDir
 from hfftools.log import UserError, log, progress
 from hfftools.meter.resources import Ledger
 from hfftools.model import Model
@@ -51,7 +52,7 @@ class Loop:
 
     def _restore(self) -> dict:
         """Load the saved state, and return the costs that it recorded; raise UserError if the upstream differs."""
-        state = checkpoint.read_state(self.exp.state)
+        state = checkpoint.read_state(self.exp.state, _STATE)
         if state["upstream_hash"] != self.model.upstream.hash:
             raise UserError(f"{self.exp.state}: the upstream's weights changed since; use another folder")
         self.model.load_trained(state["trained"], str(self.exp.state))
@@ -74,8 +75,7 @@ class Loop:
             "sums": self.sums,
             "ledger": self.ledger.read(),
         }
-        with write_aside(self.exp.state) as aside:
-            torch.save(state, aside)
+        checkpoint.write_state(self.exp.state, state)
 
     def run(self) -> dict:
         """Train to the end, load the average of the best epochs, and return the resources used and the dev scores."""
@@ -226,4 +226,13 @@ class Loop:
         checkpoint.save(self.exp.final, self.model.trained_state(), self.model, **self.final_facts)
 
 
+_STATE: dict[str, Any] = {
+    "trained": dict,
+    "upstream_hash": str,
+    "optimizer": dict,
+    "schedule": dict,
+    "epoch": int,
+    "position": int,
+}
+_STATE |= {"history": [dict], "sums": dict, "ledger": dict}
 _ADVICE = "lower optim.*.lr, lengthen its warmup, or set train.bf16=false; then train in a fresh folder"

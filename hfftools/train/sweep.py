@@ -4,7 +4,6 @@ The same command, run again, skips finished runs and resumes interrupted ones. A
 reported and left out.
 """
 
-import json
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -14,7 +13,7 @@ from hfftools.config import parse_words, to_yaml
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
 from hfftools.train.history import Diverged, summary
-from hfftools.train.job import train
+from hfftools.train.job import read_resources, train
 
 
 def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str], values: list[str]) -> Path:
@@ -34,7 +33,7 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
         except Diverged as error:
             log.warning(f"{root / value} is left out: {error}")
             continue
-        used = json.loads(exp.resources.read_text())
+        used = read_resources(exp)
         kept = ("dev_error", "metric", "lower_is_better", "dev_loss", "train_seconds", "epochs")
         results[value] = {key: used[key] for key in kept if key in used}  # older runs do not say lower_is_better
         log.info(f"{' = '.join([*keys, value])}: {summary(used)}")

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -19,6 +19,7 @@ from hfftools.log import UserError, require
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
+from hfftools.records import readable
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.source import Source
 
@@ -137,16 +138,13 @@ def save(model: ConformerUpstream, path: Path, card: dict) -> None:
 
 def load(path: Path, name: str) -> ConformerUpstream:
     """Read a checkpoint; UserError that names the file where it is missing, cut short, or not one of ours."""
-    try:
+    require(path.exists(), f"upstream {name}: {path} does not exist")
+    known = {f.name for f in fields(EncoderConfig)}
+    with readable(path, "an upstream's file is one that hff-pretrain saved; copy it, or pre-train, again"):
         with safe_open(path, "pt") as file:
             sizes = json.loads((file.metadata() or {})["encoder"])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}
-    except FileNotFoundError:
-        raise UserError(f"upstream {name}: {path} does not exist") from None
-    except (SafetensorError, KeyError, OSError) as error:
-        raise UserError(f"upstream {name}: {path} is not an encoder saved by hff-pretrain ({error})") from None
-    known = {f.name for f in fields(EncoderConfig)}
-    model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
+        model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
     missing, extra = model.load_state_dict(weights, strict=False)
     missing = [key for key in missing if not key.startswith("logmel.")]
     if missing or extra:

@@ -4,7 +4,6 @@ A cache holds one folder a set, and in it `layer_NN.ark` and `layer_NN.scp` for 
 and cache.json, written last, which names the upstream, its hash and the layers.
 """
 
-import json
 import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ import numpy as np
 
 from hfftools.expdir import write_aside, write_json
 from hfftools.log import UserError
+from hfftools.records import read_json
 
 
 class HiddenCache:
@@ -29,7 +29,8 @@ class HiddenCache:
         """Return whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
         if not self.info_file.exists():
             return False
-        info = json.loads(self.info_file.read_text())
+        form = {"hash": str, "data": str, "layers": [int]}
+        info = read_json(self.info_file, form, "remove it and extract the hidden states again (stage 2)")
         return (info["hash"], info["data"]) == (upstream_hash, data) and set(layers) <= set(info["layers"])
 
     def check(self, upstream_hash: str, layers: Iterable[int], data: str) -> None:

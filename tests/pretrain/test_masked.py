@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from hfftools.config import resolve
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.log import UserError
 from hfftools.pretrain import kmeans, masked
 from hfftools.pretrain.features import corpus as load_corpus
+from hfftools.records import read_json_lines
 from hfftools.upstream.conformer import Door, EncoderConfig
 
 SMALL = [

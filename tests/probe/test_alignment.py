@@ -140,6 +140,13 @@ def test_made_once_and_read_again(spoken, aligned, monkeypatch):
     with pytest.raises(InterruptedError, match="trains"):
         align(sets[0], sets, Phones(), folder, 0, CPU)
     (folder / "aside").rename(folder / "dev" / "words.ctm")
+    whole = (folder / "dev" / "words.ctm").read_text()
+    last = whole.splitlines()[-1].split()[0]
+    for cut in ("", "".join(line for line in whole.splitlines(True) if not line.startswith(f"{last} "))):
+        (folder / "dev" / "words.ctm").write_text(cut)
+        with pytest.raises(UserError, match="words.ctm is cut short; remove"):
+            align(sets[0], sets, Phones(), folder, 0, CPU)
+    (folder / "dev" / "words.ctm").write_text(whole)
 
 
 def test_times_that_were_not_made_here_are_not_overwritten(spoken, tmp_path):

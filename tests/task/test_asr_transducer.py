@@ -11,12 +11,13 @@ from hfftools.bench import measurement
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.decode.search import Search
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.infer import decode_sets
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError
 from hfftools.meter import flops
 from hfftools.model import Model
+from hfftools.records import read_json_lines
 from hfftools.text import units
 from hfftools.train import checkpoint, job
 from hfftools.train.experiment import configure

@@ -14,9 +14,9 @@ import torch
 import hfftools.task
 from hfftools.bin import decode, report, score
 from hfftools.data.table import read_table, write_table
-from hfftools.expdir import read_json_lines
 from hfftools.infer import decode_sets, export, transcribe
 from hfftools.log import UserError
+from hfftools.records import read_json_lines
 from hfftools.report.training_curves import training_curves
 from hfftools.train import job
 from hfftools.train.history import summary

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hfftools import dist
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.log import UserError
+from hfftools.records import read_json_lines
 from hfftools.train import checkpoint, job
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -9,9 +9,10 @@ import pytest
 from hfftools.data import datadir
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
+from hfftools.records import read_json_lines
 from hfftools.report.training_curves import training_curves
 from hfftools.text import units
 from hfftools.train import checkpoint, evaluate, experiment, job

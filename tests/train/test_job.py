@@ -19,10 +19,11 @@ from hfftools.audio import waveform
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.perturb import Perturb
-from hfftools.expdir import ExpDir, read_json_lines
+from hfftools.expdir import ExpDir
 from hfftools.infer import decode_sets
 from hfftools.log import UserError
 from hfftools.nn.ctc import frames_needed
+from hfftools.records import read_json_lines
 from hfftools.text import units
 from hfftools.train import checkpoint, job
 from hfftools.train.experiment import device_of
@@ -242,7 +243,7 @@ def test_a_broken_state_is_refused(options, tmp_path):
     exp = train(tmp_path / "exp", options)
     exp.final.unlink()
     exp.state.write_bytes(b"no state")
-    with pytest.raises(UserError, match="state.pt cannot be read"):
+    with pytest.raises(UserError, match="state.pt is damaged .*remove it"):
         train(exp.root, options)
 
 

@@ -5,8 +5,8 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from hfftools.expdir import read_json_lines
 from hfftools.log import UserError
+from hfftools.records import read_json_lines
 from hfftools.train import job
 from hfftools.train.loop import Loop
 from hfftools.train.sweep import sweep

@@ -1,0 +1,71 @@
+"""Read the records that hff writes; a file that is empty, cut or of another form becomes a UserError that names it.
+
+`fix`, the end of that error, says what the user is to do with the file.
+"""
+
+import errno
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Any
+
+from hfftools.log import UserError
+
+AGAIN = "remove it and run the same command again"
+
+# What a value must be: of a type, {key: form} for a table with at least these keys, or [form] for a list of such values.
+Form = type | UnionType | dict[str, Any] | list[Any]
+
+
+@contextmanager
+def readable(path: Path, fix: str = AGAIN) -> Iterator[None]:
+    """Raise UserError in place of what a reader raises on the damaged file `path`; missing files are left to the caller."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # torch, numpy, zipfile and safetensors each raise errors of their own
+        # an error number is the system's reason, and the file is not to blame; torch seeks before the start of a cut file
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+        raise UserError(
+            f"{path} is empty; {fix}" if path.stat().st_size == 0 else f"{path} is damaged ({reason}); {fix}"
+        ) from None
+
+
+def read_json(path: Path, form: Form, fix: str = AGAIN) -> Any:
+    """Return the value of a JSON file; raise UserError unless it has the form."""
+    with readable(path, fix):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        check(value, form)
+    return value
+
+
+def read_json_lines(path: Path, form: Form = dict) -> list[dict]:
+    """Return the records of a .jsonl file that have the form, so without lines that a killed process left unfinished."""
+    records = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else ():
+        try:
+            records.append(check(json.loads(line), form))
+        except ValueError:
+            continue
+    return records
+
+
+def check(value: Any, form: Form, name: str = "it") -> Any:
+    """Return `value`; raise ValueError, which says where it does not have the form."""
+    if isinstance(form, dict):
+        check(value, dict, name)
+        for key, inner in form.items():
+            if key not in value:
+                raise ValueError(f"{name} has no '{key}'")
+            check(value[key], inner, f"'{key}'")
+    elif isinstance(form, list):
+        for item in check(value, list, name):
+            check(item, form[0], f"an entry of {name}")
+    elif not isinstance(value, form):
+        raise ValueError(f"{name} is of type {type(value).__name__}")
+    return value
