@@ -38,7 +38,7 @@ DOORS = {
     "s3prl": "upstream/s3prl.py",
     "transformers": "upstream/huggingface.py",
     "kaldiio": "upstream/state_cache.py",
-    "soundfile": "audio/waveform.py",
+    "soundfile": "audio/decoder.py",
     "sentencepiece": "text/units.py",
     "espeakng_loader": "audio/espeak.py",
     "jiwer": "score/counts.py",

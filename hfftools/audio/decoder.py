@@ -1,0 +1,156 @@
+"""Decode audio files of any number of streams by libsndfile, and write them; the one door to soundfile."""
+
+import io
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from hfftools.audio import command, container
+from hfftools.audio.stream import SPARE_S, Content, Cut, Stream, StreamFile
+from hfftools.log import UserError
+
+LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
+END_S = 0.05  # decoded at the end of each stream, to see whether the header's length is there
+
+
+class Sound:
+    """Decode the streams of a recording one after another, as if they were one; use it in a `with` statement."""
+
+    def __init__(self, content: Content, found: Sequence[Stream], source: str, note: str = ""):
+        self.source, self.note = source, note
+        self.files: list[soundfile.SoundFile] = []
+        for stream in found:
+            self.files.append(self._decoder(StreamFile(content, stream)))
+        forms = {(file.samplerate, file.channels) for file in self.files}
+        if len(forms) > 1:
+            rates = " and ".join(f"{rate} Hz with {channels} channels" for rate, channels in sorted(forms))
+            raise self.broken(f"it consists of joined files of different forms: {rates}")
+        ((self.rate_hz, self.channels),) = forms
+        self.frames = sum(file.frames for file in self.files)
+
+    def __enter__(self) -> "Sound":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for file in self.files:
+            file.close()
+
+    def broken(self, reason: str) -> UserError:
+        note = f"; its command says: {self.note}" if self.note else ""
+        return _broken(self.source, reason.strip().rstrip(".") + note)
+
+    def _decoder(self, given: StreamFile) -> soundfile.SoundFile:
+        try:
+            return soundfile.SoundFile(given)
+        except soundfile.LibsndfileError as error:
+            # of a broken MP3 libsndfile says that the file does not exist
+            reason = str(error.error_string)
+            raise self.broken("no audio found in it" if "does not exist" in reason else reason) from None
+
+    def read(self, start: int, frames: int) -> np.ndarray:
+        """Return samples [N, C] from frame `start` on, N at most `frames`, for C channels.
+
+        Raise UserError if they cannot be decoded or a stream is cut short.
+        """
+        parts, begin = [np.zeros((0, self.channels), np.float32)], 0
+        for file in self.files:
+            first, end = max(start - begin, 0), min(start + frames - begin, file.frames)
+            if first < end:
+                parts.append(self._decode(file, first, end))
+            begin += file.frames
+        return np.concatenate(parts)
+
+    def _decode(self, file: soundfile.SoundFile, first: int, end: int) -> np.ndarray:
+        """Return samples [N, C] of one stream, from frame `first` to before `end`."""
+        lead = min(first, round(LEAD_S * self.rate_hz))
+        try:
+            if first:
+                file.seek(first - lead)
+            samples = file.read(lead + end - first, dtype="float32", always_2d=True)[lead:]
+        except soundfile.LibsndfileError as error:
+            self.check_ends()  # in a file that is cut short, the decoder finds an error before it finds the end
+            raise self.broken(error.error_string) from None
+        if end - first - len(samples) > SPARE_S * self.rate_hz:
+            promised_s, there_s = file.frames / self.rate_hz, (first + len(samples)) / self.rate_hz
+            raise _cut(self.source, f"its header promises {promised_s:.2f} s, {there_s:.2f} s are there")
+        return samples
+
+    def check_ends(self) -> None:
+        """Raise UserError unless the end of each stream can be decoded; it is far cheaper than decoding all of it."""
+        for file in self.files:
+            start, samples = max(0, file.frames - round(END_S * self.rate_hz)), 0
+            try:
+                file.seek(start)
+                samples = len(file.read(dtype="float32", always_2d=True))
+            except soundfile.LibsndfileError:
+                pass
+            if file.frames > start and samples == 0:
+                promised_s = file.frames / self.rate_hz
+                raise _cut(self.source, f"its header promises {promised_s:.2f} s, the end of which cannot be decoded")
+
+
+def _broken(source: str, reason: str) -> UserError:
+    return UserError(f"audio {source}: cannot be decoded ({reason}); replace it or drop the utterance")
+
+
+def _cut(source: str, reason: str) -> UserError:
+    return UserError(f"audio {source}: is cut short ({reason}); replace it or drop the utterance")
+
+
+def open_source(source: str) -> Sound:
+    """Open a path, or the standard output of `command |`: a WAV, FLAC, MP3 or OGG file; raise UserError if it is none."""
+    words = command.parse(source)
+    if words is None:
+        return open_file(Path(source), source)
+    content, note = command.output(words)
+    return Sound(content, _streams(content, source), source, note)
+
+
+def open_file(given: Path | BinaryIO, source: str) -> Sound:
+    """Open a path, which is never taken for a command, or an open file; errors name it `source`."""
+    if not isinstance(given, Path):
+        content = _content(given)
+        return Sound(content, _streams(content, source), source)
+    if not given.is_file():
+        raise UserError(f"audio file {source} does not exist, seen from {Path.cwd()}; correct its line in wav.scp")
+    with given.open("rb") as file:
+        state = os.fstat(file.fileno())
+        if state.st_size == 0:
+            raise UserError(f"audio {source}: the file is empty; replace it or drop the utterance")
+        content = _content(file)
+    try:
+        return Sound(content, _streams_of_file(given, state.st_size, state.st_mtime_ns), source)
+    except Cut as error:
+        raise _cut(source, str(error)) from None
+
+
+@lru_cache(maxsize=4096)  # a recording may be opened for each of its segments; it is searched once
+def _streams_of_file(path: Path, size: int, mtime_ns: int) -> list[Stream]:
+    with path.open("rb") as file:
+        return container.streams(_content(file))
+
+
+def _streams(content: Content, source: str) -> list[Stream]:
+    try:
+        return container.streams(content)
+    except Cut as error:
+        raise _cut(source, str(error)) from None
+
+
+def _content(file: BinaryIO) -> Content:
+    """Return what a file holds, without reading it all where the system can map it into memory."""
+    try:
+        return mmap(file.fileno(), 0, access=ACCESS_READ)
+    except (io.UnsupportedOperation, ValueError, OSError):
+        return file.read()
+
+
+def write(path: Path, samples: np.ndarray, rate_hz: int, form: str) -> None:
+    """Write mono float samples as 16-bit WAV or FLAC; samples beyond [-1, 1] are clipped."""
+    soundfile.write(str(path), samples, rate_hz, subtype="PCM_16", format=form)
