@@ -1,6 +1,7 @@
 """Merge yaml files and `key=value` arguments into one checked configuration, and find plug-ins by name."""
 
 import importlib
+import io
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -15,6 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from hfftools.expdir import write_text
 from hfftools.log import UserError, require, suggest
+from hfftools.textfile import read_lines
 
 C = TypeVar("C")  # the dataclass of a configuration
 
@@ -149,7 +151,7 @@ def _build(node: DictConfig, prefix: str = "") -> Any:
 def _load(path: Path) -> DictConfig:
     """Return the content of a yaml file; raise UserError unless it is readable yaml of `option: value` lines."""
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.load(io.StringIO("\n".join(read_lines(path))))
         if not isinstance(loaded, DictConfig):
             raise UserError(
                 f"configuration {path} does not have the form `option: value`; write each option on a line of this form"
@@ -157,9 +159,7 @@ def _load(path: Path) -> DictConfig:
         return loaded
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"configuration {path} does not exist") from None
-    except Exception as error:  # yaml, omegaconf and the decoding of bytes each raise errors of their own
+    except Exception as error:  # yaml and omegaconf each raise errors of their own
         raise UserError(f"configuration {path} is not yaml: {' '.join(str(error).split())}") from None
 
 

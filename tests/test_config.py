@@ -79,7 +79,7 @@ def test_arguments_of_another_form_are_refused(word):
 
 
 def test_files_that_are_missing_or_no_yaml_are_named(tmp_path):
-    with pytest.raises(UserError, match="none.yaml does not exist"):
+    with pytest.raises(UserError, match="none.yaml is missing"):
         resolve(Schema, [tmp_path / "none.yaml"], [])
     with pytest.raises(UserError, match="a.yaml is not yaml"):
         resolve(Schema, [yaml(tmp_path, "epochs: [1, 2")], [])

@@ -12,7 +12,7 @@ FLOORS = {  # the order of design: a room imports from the rooms of lower number
     number: rooms
     for number, rooms in enumerate(
         [
-            ["cli", "completion", "config", "figure", "expdir", "records", "disk", "dist", "log", "show"],
+            ["cli", "completion", "config", "figure", "expdir", "records", "disk", "textfile", "dist", "log", "show"],
             ["nn"],
             ["audio"],
             ["text"],

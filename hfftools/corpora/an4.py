@@ -8,6 +8,7 @@ from pathlib import Path
 from hfftools.audio.waveform import duration_s
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError, progress
+from hfftools.textfile import read_lines
 
 URL = "https://github.com/cmusphinx/an4/archive/HEAD.tar.gz"
 DEV_EVERY = 10
@@ -45,11 +46,11 @@ def _part(source: Path, part: str) -> list[Utterance]:
     """Return all utterances of `part`, train or test."""
     texts = {}
     # a line is `<s> WORDS </s> (name)` in train, and lacks the two marks in test
-    for line in (source / "etc" / f"an4_{part}.transcription").read_text(encoding="utf-8").splitlines():
+    for line in read_lines(source / "etc" / f"an4_{part}.transcription"):
         words, _, name = line.rpartition("(")
         texts[name.strip(" )")] = words.replace("<s>", "").replace("</s>", "").strip()
     utterances = []
-    lines = (source / "etc" / f"an4_{part}.fileids").read_text(encoding="utf-8").split()
+    lines = " ".join(read_lines(source / "etc" / f"an4_{part}.fileids")).split()
     for line in progress(lines, len(lines), f"an4 {part}"):
         speaker, name = line.split("/")[-2:]  # an4_clstk/<speaker>/<name>
         if name not in texts:

@@ -12,6 +12,7 @@ from hfftools.config import one_of
 from hfftools.corpora.download import fetch
 from hfftools.data.datadir import Utterance
 from hfftools.log import UserError, log, suggest
+from hfftools.textfile import read_lines
 
 SUFFIXES = ("flac", "wav", "opus")
 MINI = ("train-clean-5", "dev-clean-2")
@@ -135,8 +136,8 @@ def _utterances(what: str, chapters: Iterable[Path], limit: int | None, all_ther
     lines: list[tuple[str, str, str]] = []
     lost = 0
     for chapter in chapters:
-        for line in chapter.read_text(encoding="utf-8").splitlines():
-            utt, _, text = line.partition(" ")
+        for line in filter(str.strip, read_lines(chapter)):
+            utt, *words = line.split(maxsplit=1)
             candidates = [chapter.parent / f"{utt}.{suffix}" for suffix in SUFFIXES]
             path = next((candidate for candidate in candidates if candidate.exists()), None)
             if path is None and all_there:
@@ -144,7 +145,7 @@ def _utterances(what: str, chapters: Iterable[Path], limit: int | None, all_ther
             if path is None:
                 lost += 1
             else:
-                lines.append((utt, text, str(path.resolve())))
+                lines.append((utt, "".join(words).strip(), str(path.resolve())))
         if limit is not None and len(lines) >= limit:
             break
     if lost:  # Libri-Light took single utterances of a chapter

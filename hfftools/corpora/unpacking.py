@@ -12,6 +12,7 @@ from typing import IO, cast
 
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, progress, suggest
+from hfftools.textfile import read_lines
 
 WHERE = (
     "It has no open download: get the tarball of a language at https://datacollective.mozillafoundation.org (a free "
@@ -25,17 +26,14 @@ MOST_BYTES, MOST_TIMES = 1 << 30, 20  # the larger of a size and of a multiple o
 def rows(tsv: Path) -> Iterator[dict[str, str | None]]:
     """Yield {column: value} of each row, None for a column that a short row lacks; raise UserError for a broken table."""
     # quotation marks are plain characters here: sentences hold single ones, which csv would read on to the next
-    with open(tsv, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        lost = {"client_id", "path", "sentence"} - set(reader.fieldnames or ())
-        if lost and reader.fieldnames:
-            raise UserError(f"{tsv}: no column {' or '.join(sorted(lost))}; is it of Common Voice?")
-        try:
-            yield from reader
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UserError(
-                f"{tsv}: line {reader.line_num + 1} cannot be read ({error}); unpack the release again"
-            ) from None
+    reader = csv.DictReader(read_lines(tsv), delimiter="\t", quoting=csv.QUOTE_NONE)
+    lost = {"client_id", "path", "sentence"} - set(reader.fieldnames or ())
+    if lost and reader.fieldnames:
+        raise UserError(f"{tsv}: no column {' or '.join(sorted(lost))}; is it of Common Voice?")
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{tsv}:{reader.line_num + 1} cannot be read ({error}); unpack the release again") from None
 
 
 def seconds(folder: Path) -> dict[str, float]:
@@ -43,7 +41,7 @@ def seconds(folder: Path) -> dict[str, float]:
     known = {}
     tsv = folder / "clip_durations.tsv"
     if tsv.exists():
-        for line in tsv.read_text(encoding="utf-8-sig").splitlines()[1:]:
+        for line in read_lines(tsv):  # the line of the columns' names has no number in it
             name, _, ms = line.partition("\t")
             if ms.isdigit() and int(ms):  # what is not known here is looked up in the clip itself
                 known[name] = int(ms) / 1000

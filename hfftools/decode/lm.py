@@ -1,11 +1,13 @@
 """Score words or units by an n-gram model from an ARPA file (gzipped or not) or a KenLM binary; the one door to kenlm."""
 
-import gzip
 import math
+import re
 import shutil
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
 from hfftools.log import UserError, log, require
 from hfftools.records import read_json
 from hfftools.text.units import Units
+from hfftools.textfile import GZIP, read_lines, unpacked
 
 LN10 = math.log(10)
-GZIP, BINARY = b"\x1f\x8b", b"mmap lm "  # the first bytes of a gzipped file and of a KenLM binary
+BINARY = b"mmap lm "  # the first bytes of a KenLM binary
+_GAP = re.compile("[ \t]+")  # what KenLM splits at: a word may contain a no-break space
 
 
 class Ngram:
@@ -76,17 +80,15 @@ class Ngram:
 
 @contextmanager
 def _plain(path: Path) -> Iterator[Path]:
-    """Yield the file itself or, if it is gzipped, a temporary uncompressed copy, which every build of KenLM reads."""
+    """Yield the file itself or, if it is gzipped or has a byte-order mark, a temporary copy that KenLM reads."""
     with open(path, "rb") as file:
-        if file.read(2) != GZIP:
+        if not file.read(3).startswith((GZIP, BOM_UTF8)):
             yield path
             return
     with tempfile.TemporaryDirectory() as folder:
-        with gzip.open(path) as packed, open(Path(folder) / "lm", "wb") as plain:
-            try:
-                shutil.copyfileobj(packed, plain)
-            except (OSError, EOFError) as error:
-                raise UserError(f"{path} cannot be unpacked ({error}); download it again") from None
+        with unpacked(path) as content, open(Path(folder) / "lm", "wb") as plain:
+            plain.write(content.read(3).removeprefix(BOM_UTF8))
+            shutil.copyfileobj(content, plain)
         yield Path(plain.name)
 
 
@@ -132,15 +134,12 @@ def words(path: Path) -> list[str]:
             listing.exists(), f"search.lexicon: {path} lists no words, and {listing} is missing; name a list of words"
         )
         return words(listing)
-    with gzip.open(path, "rt", encoding="utf-8") if head[:2] == GZIP else open(path, encoding="utf-8") as file:
-        try:
-            first = next((line for line in file if line.strip()), "")
-            if first.strip() == "\\data\\":  # how an ARPA file begins
-                listed = _unigrams(file)
-            else:
-                listed = [line.split()[0] for line in (first, *file) if line.strip()]
-        except UnicodeDecodeError:
-            raise UserError(f"search.lexicon: {path} is not a UTF-8 list of words") from None
+    lines = filter(str.strip, read_lines(path))
+    first = next(lines, "")
+    if first.strip() == "\\data\\":  # how an ARPA file begins
+        listed = _unigrams(lines)
+    else:
+        listed = [line.split()[0] for line in chain([first] * bool(first), lines)]
     return sorted(set(listed) - {BEGIN, END, UNKNOWN, UNKNOWN.upper()})
 
 
@@ -148,7 +147,7 @@ def _unigrams(lines: Iterable[str]) -> list[str]:
     """Return the words of the section `\\1-grams:` of an ARPA file: the second column, after log10 of the probability."""
     listed, inside = [], False
     for line in lines:
-        fields = line.split()
+        fields = _GAP.split(line.strip(" \t"))
         if line.startswith("\\"):
             if inside:
                 break

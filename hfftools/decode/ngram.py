@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hfftools.data.table import read_table
 from hfftools.expdir import write_aside, write_json, write_text
-from hfftools.log import UserError, log, require
+from hfftools.log import log, require
 from hfftools.records import read_json
 from hfftools.text.normalise import unspaced
 from hfftools.text.spelling import report_lost, spell
 from hfftools.text.units import Units
+from hfftools.textfile import read_lines
 
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 FALLBACK = (
@@ -30,13 +31,7 @@ Gram = tuple[str, ...]
 
 def read_texts(path: Path) -> list[str]:
     """Return the sentences, without empty ones, of a data directory or of a text file with one per line; single-spaced."""
-    try:
-        if path.is_dir():
-            lines = list(read_table(path / "text", False).values())
-        else:
-            lines = path.read_text("utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is neither a data directory nor a UTF-8 text file ({error})") from None
+    lines = read_table(path / "text", False).values() if path.is_dir() else read_lines(path)
     return [" ".join(line.split()) for line in lines if line.strip()]
 
 

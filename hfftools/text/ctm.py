@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hfftools.expdir import write_text
 from hfftools.log import UserError
+from hfftools.textfile import read_lines
 
 
 @dataclass(frozen=True, order=True)
@@ -36,12 +37,8 @@ def read(path: Path | str) -> dict[str, list[Span]]:
     Raise UserError with the file and line number if a line is malformed.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at Unicode's separators
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})") from None
     spans: dict[str, list[Span]] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hfftools.audio.espeak import Espeak
 from hfftools.log import UserError
+from hfftools.textfile import read_lines
 
 RULES = "espeak:"
 _STRESSED = re.compile(r"[A-Z]{2}[012]")  # a vowel of CMUdict
@@ -66,10 +67,9 @@ class Phones:
 
 def _read(path: Path) -> dict[str, list[str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"lexicon {path} cannot be read ({error}); name a file, or {RULES}LANG") from None
-    rows = [(number, line.split()) for number, line in enumerate(lines, 1) if line.strip()]
+        rows = [(number, line.split()) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    except UserError as error:
+        raise UserError(f"phones: {error}; name a lexicon, or {RULES}LANG") from None
     first = 2 if all(len(row) > 1 and _NUMBER.fullmatch(row[1]) for _, row in rows) else 1
     lexicon: dict[str, list[str]] = {}
     for number, row in rows:

@@ -126,7 +126,7 @@ def _class(family: ModuleType, model_type: str, name: str) -> Any:
 
 def _read_json(path: Path, name: str) -> dict:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise UserError(f"upstream {name}: {path} does not exist; copy it from where the model comes from") from None
     except (TypeError, ValueError) as error:  # not JSON, not UTF-8, or not a table

@@ -181,3 +181,11 @@ def test_its_own_language_models_are_downloaded_and_checked(server, tmp_path, mo
     assert librispeech.language_model("3-gram.pruned.3e-7", tmp_path).read_bytes() == packed
     with pytest.raises(UserError, match="no language model '5-gram'"):
         librispeech.language_model("5-gram", tmp_path)
+
+
+def test_transcripts_with_a_mark_tabs_and_other_line_ends_are_the_same(corpus, tmp_path):
+    plain = librispeech.sets(corpus, tmp_path)
+    for file in corpus.glob("*/*/*/*.trans.txt"):
+        text = file.read_text().replace(" ", "\t", 1).replace("\n", "\r\n")
+        file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\r\n")
+    assert librispeech.sets(corpus, tmp_path) == plain and plain["train_clean_5"][0].text == "A WORD'S 0"

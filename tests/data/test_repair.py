@@ -142,7 +142,7 @@ def test_fix_never_empties_a_directory(folder):
 def test_fix_and_read_refuse_what_is_not_utf_8(folder):
     (folder / "text").write_bytes("ann-1 caf\xe9\n".encode("latin-1"))
     for do in (datadir.read, validate, repair.fix):
-        with pytest.raises(UserError, match="text is not UTF-8"):
+        with pytest.raises(UserError, match="text:1 is not UTF-8"):
             do(folder)
 
 

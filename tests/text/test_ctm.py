@@ -30,5 +30,5 @@ def test_a_bad_line_is_named(tmp_path, line):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"x\.ctm cannot be read"):
+    with pytest.raises(UserError, match=r"x\.ctm is missing"):
         ctm.read(tmp_path / "x.ctm")

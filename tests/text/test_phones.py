@@ -74,7 +74,7 @@ def test_a_bad_lexicon_is_refused(lexicon, text, message):
 
 
 def test_a_lexicon_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be read.*espeak:LANG"):
+    with pytest.raises(UserError, match="is missing; name a lexicon, or espeak:LANG"):
         Phones(str(tmp_path / "none.txt"))
 
 
