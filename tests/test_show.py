@@ -68,6 +68,7 @@ def test_commands_show_their_options_and_do_nothing(command, tmp_path):
         ("hff-account --upstream hff_tiny --method hff --method lora:tune.rank=3 --show", "  rank: 3"),
         ("hff-bench --upstream hff_tiny --methods hff --show seed=7", "seed: 7"),
         ("hff-decode --show search.name=beam", "  name: beam"),
+        ("hff-datadir normalise data/train language=tr --show", "language: tr"),
     ],
 )
 def test_other_commands_show_what_they_would_run_with(command, shown, tmp_path):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main
 
 
 def _numbers(text: str) -> list[float]:
@@ -27,10 +27,17 @@ def main() -> None:
     )
     normalise.add_argument("data", type=Path, help="data directory, such as data/train")
     normalise.add_argument("options", nargs="*", metavar="key=value", help="language, case, punctuation, numbers")
+    add_show(normalise)
     args = parser.parse_args()
+    from hfftools.config import resolve
     from hfftools.data import repair, validation
     from hfftools.log import setup_logging
+    from hfftools.show import show
+    from hfftools.text.normalise import Options
 
+    options = resolve(Options, [], args.options) if args.verb == "normalise" else Options()
+    if args.verb == "normalise" and args.show:
+        return print(show(options), end="")
     setup_logging()
     if args.verb == "validate":
         count = validation.validate(args.data, need_text=not args.no_text)
@@ -40,14 +47,7 @@ def main() -> None:
 
         perturb.speed(args.data, args.out, args.speeds)
     else:
-        if args.verb == "normalise":
-            from hfftools.config import resolve
-            from hfftools.data.repair import normalise_dir
-            from hfftools.text.normalise import Options
-
-            kept, total = normalise_dir(args.data, resolve(Options, [], args.options))
-        else:
-            kept, total = repair.fix(args.data)
+        kept, total = repair.fix(args.data) if args.verb == "fix" else repair.normalise_dir(args.data, options)
         print(f"{args.data}: kept {kept} utterances out of {total}")
 
 

@@ -20,6 +20,7 @@ from hfftools.expdir import ExpDir, write_text
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, progress, require
 from hfftools.model import Model
+from hfftools.show import show
 from hfftools.task.base import Recognition
 from hfftools.text.transcript import Segment, render
 from hfftools.train import experiment
@@ -56,6 +57,12 @@ class Recording:
     stem: str
     segments: list[Segment] = field(default_factory=list)
     failed: bool = False
+
+
+def show_options(root: Path, overrides: list[str]) -> str:
+    """Return, as yaml, the options of an experiment that may be set for transcribing."""
+    lines = show(experiment.read_config(ExpDir(root), overrides)).splitlines(keepends=True)
+    return "".join(line for line in lines if line.startswith(("device:", "data:", "  batch_seconds:")))
 
 
 def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: Options) -> tuple[int, int]:

@@ -33,6 +33,15 @@ def trained(corpus, encoder, tmp_path_factory):
     return root
 
 
+def test_the_options_that_may_be_set_are_shown(trained):
+    shown = transcribe.show_options(trained, ["data.batch_seconds=7"])
+    assert [line.split("#")[0].split() for line in shown.splitlines()] == [
+        ["device:", "cpu"],
+        ["data:"],
+        ["batch_seconds:", "7.0"],
+    ]
+
+
 @pytest.fixture(scope="module")
 def speech(corpus):
     """Waveforms of the test set."""
