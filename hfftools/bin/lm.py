@@ -12,7 +12,7 @@ from hfftools.cli import command_parser, run_main
 def main() -> None:
     parser = command_parser("hff-lm", __doc__)
     parser.add_argument("text", type=Path, nargs="*", help="data directories such as data/train, or text files")
-    parser.add_argument("--order", type=int, help="words or units in an n-gram (default 3)")
+    parser.add_argument("--order", type=int, help="words or units in an n-gram, 2 to 6 (default 3)")
     parser.add_argument(
         "--units", type=Path, help="a folder of units; the model is then over these units, not over words"
     )

@@ -29,10 +29,8 @@ class Ngram:
         """Load the model; raise UserError if kenlm is not installed or cannot read the file."""
         try:
             import kenlm
-        except ImportError:
-            raise UserError(
-                "a language model needs the package kenlm, which is not installed; pip install 'hff[lm]'"
-            ) from None
+        except ImportError as error:
+            raise UserError(f"a language model needs the package kenlm ({error}); pip install 'hff[lm]'") from None
         self.path = Path(path)
         require(self.path.is_file(), f"search.lm: {path} is not a file; make one with hff-lm")
         config = kenlm.Config()
@@ -41,11 +39,9 @@ class Ngram:
         with _plain(self.path) as plain:
             try:
                 self.model = kenlm.Model(str(plain), config)
-            except (OSError, RuntimeError) as error:
-                reason = str(error).split("(")[0]
-                raise UserError(
-                    f"{path} is no language model that KenLM reads: {reason}; make one with hff-lm"
-                ) from None
+            except (OSError, RuntimeError, ValueError) as error:  # ValueError: its message quotes what is not UTF-8
+                reason = f"{path} is no language model that KenLM reads: {_reason(error)}"
+                raise UserError(f"{reason}; make one with hff-lm, or download it again") from None
         self._state = kenlm.State
         self.start = self._state()
         self.model.BeginSentenceWrite(self.start)
@@ -76,6 +72,14 @@ class Ngram:
                 known, unknown = known + (not is_unknown), unknown + is_unknown  # </s> counts among the known
             words += len(sentence)
         return math.exp(-total / max(known, 1)), words, unknown
+
+
+def _reason(error: Exception) -> str:
+    """Return KenLM's message without the name of the file, the place in KenLM's source and advice on compiling it."""
+    message = " ".join(str(error).split())
+    message = re.sub(r"^Cannot read model '.*?' \((.*)\)$", r"\1", message)
+    message = re.sub(r"^(lm|util)/\S+ in .*? threw \w+( because `.*?'(?=\. ))?\. ", "", message)
+    return message.split(" If your build system")[0].rstrip(" .")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from hfftools.text.spelling import report_lost, spell
 from hfftools.text.units import Units
 from hfftools.textfile import read_lines
 
+KENLM_ORDERS = 2, 6  # of every build that was not given another limit
 BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
 FALLBACK = (
     0.5,
@@ -46,7 +47,8 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     A model that is there already, made from the same text with the same options, is kept. Raise UserError if no model can be
     made of the text.
     """
-    require(order >= 2, f"order {order} is below 2, which KenLM does not read")
+    lowest, highest = KENLM_ORDERS
+    require(lowest <= order <= highest, f"order {order} is not from {lowest} to {highest}, the orders that KenLM reads")
     require(bool(texts), "there is no text to make a language model of: every transcript is empty")
     separable = units is not None or not unspaced(texts)
     require(

@@ -127,8 +127,9 @@ def _speller(language: str):
     require(bool(language), "numbers=spell needs the language, such as language=fr")
     try:
         import num2words
-    except ImportError:
-        raise UserError("numbers=spell needs num2words: pip install 'hff[numbers]', or say numbers=keep") from None
+    except ImportError as error:
+        fix = "pip install 'hff[numbers]', or say numbers=keep"
+        raise UserError(f"numbers=spell needs num2words ({error}): {fix}") from None
     # checked here, since num2words itself goes by the first two letters and would take `fil` for Finnish
     for code in (language.replace("-", "_"), _base(language)):
         if code in num2words.CONVERTER_CLASSES:

@@ -135,8 +135,8 @@ def load(folder: Path | str) -> Units:
         units = Units(model=model, **stored)
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}); {fix}") from None
-    except (ValueError, TypeError):
-        raise UserError(f"{folder}/units.json is damaged; {fix}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{folder}/units.json is damaged ({' '.join(str(error).split())}); {fix}") from None
     if listing != units._listing():
         raise UserError(f"{folder}/units.txt is not the list of these units, and editing it changes nothing; {fix}")
     return units

@@ -66,8 +66,9 @@ def test_it_is_made_once_of_the_same_text(tmp_path):
     assert ngram.make(TEXTS[1:], 2, None, tmp_path).stat().st_mtime_ns != stamp
     with pytest.raises(UserError, match="marks a sentence's edge"):
         ngram.make(["a </s>"], 2, None, tmp_path)
-    with pytest.raises(UserError, match="order 1 is below 2"):
-        ngram.make(TEXTS, 1, None, tmp_path)
+    for order in (1, 7, 9):
+        with pytest.raises(UserError, match=f"order {order} is not from 2 to 6, the orders that KenLM reads"):
+            ngram.make(TEXTS, order, None, tmp_path)
     with pytest.raises(UserError, match="no text"):
         ngram.make([], 2, None, tmp_path)
 
@@ -82,11 +83,28 @@ def test_files_of_others_are_read_gzipped_too_and_their_words_listed(tmp_path):
     assert lm.words(packed) == lm.words(path) == lm.words(tmp_path / "words.txt")
     assert "עולם" in lm.words(packed)
     assert one.score(one.start, "你好")[1] == other.score(other.start, "你好")[1]
-    packed.write_bytes(b"no model")
-    with pytest.raises(UserError, match="no language model that KenLM reads"):
-        lm.Ngram(packed)
     with pytest.raises(UserError, match="is not a file; make one with hff-lm"):
         lm.Ngram(tmp_path / "nothing")
+
+
+def test_the_highest_order_is_read_and_kenlm_says_why_it_refuses_a_file(tmp_path, monkeypatch):
+    sentence = "a b c d e f g h i"
+    content = ngrams(ngram.make([sentence], 6, None, tmp_path)).path.read_text()
+    monkeypatch.setattr(ngram, "KENLM_ORDERS", (2, 9))
+    seventh = ngram.make([sentence], 7, None, tmp_path / "7").read_text()
+    for broken, reason in (
+        (b"no model", 'first non-empty line was "no model" not'),
+        (seventh.encode(), "This model has order 7 but KenLM was compiled to support up to 6;"),
+        (content[: len(content) // 2].encode(), "End of file in the 3-gram"),
+        (content.replace("\ta", " a").encode(), "Expected tab after probability in the 1-gram at byte"),
+        (content.replace("\tb\t", "\ta\t").encode(), "Word b was not seen in the unigrams"),
+        (content.encode("utf-16"), "can't decode byte"),
+        (b"", "End of file"),
+    ):
+        (tmp_path / "broken.arpa").write_bytes(broken)
+        with pytest.raises(UserError, match=f"broken.arpa is no language model that KenLM reads: .*{reason}") as caught:
+            ngrams(tmp_path / "broken.arpa")
+        assert not {"\n", "threw", "lm/", "cmake"} & set(str(caught.value).replace(str(tmp_path), "").split())
 
 
 def test_over_units(tmp_path):
