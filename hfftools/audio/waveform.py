@@ -17,9 +17,14 @@ from hfftools.nn.rate import RATE_HZ
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are looked for in a folder
 
 
+def is_command(source: str) -> bool:
+    """Return whether a wav.scp entry is a command instead of a path."""
+    return command.parse(source) is not None
+
+
 def exists(source: str) -> bool:
     """Return whether there is a file at `source`; a command counts as there, since only running it could tell."""
-    return command.parse(source) is not None or Path(source).is_file()
+    return is_command(source) or Path(source).is_file()
 
 
 def duration_s(source: str) -> float:

@@ -5,7 +5,6 @@ utterance) only, not on batches or on the process that loads them. The number of
 rounding of the resampling.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import product
@@ -16,6 +15,7 @@ import torch
 import torchaudio
 
 from hfftools.audio import waveform
+from hfftools.audio.command import threads
 from hfftools.config import between
 from hfftools.data import datadir, noise
 from hfftools.data.datadir import Utterance
@@ -104,7 +104,7 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
         utt, factor = job
         return utt if factor == 1 else _copy(utt, factor, out / "wav")
 
-    with ThreadPoolExecutor(2) as pool:
+    with threads(2) as pool:
         copies = pool.map(at, jobs)
         utterances = list(progress(copies, len(jobs), f"speeds of {source.name}"))
     datadir.write(out, utterances)

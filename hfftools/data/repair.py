@@ -6,6 +6,7 @@ from pathlib import Path
 from hfftools.audio import waveform
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, is_positive, parse_span
 from hfftools.data.table import format_table, read_loosely, read_table
+from hfftools.data.validation import Table, faults_of_length, lengths_s
 from hfftools.expdir import write_text
 from hfftools.log import UserError, log
 from hfftools.text.normalise import Options, normalise
@@ -32,7 +33,10 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
     total = len(set().union(*(tables[name] for name in names)))
 
     wavs = tables["wav.scp"] = _wavs_that_exist(directory, tables["wav.scp"])
+    lengths = lengths_s(directory, wavs)
+    wavs = tables["wav.scp"] = _wavs_that_decode(directory, wavs, lengths)
     kept = set.intersection(*(_usable_utterances(name, tables[name], wavs) for name in names))
+    kept = _correct_lengths(directory, tables, kept, lengths)
     if not kept:
         raise UserError(f"{directory}: no utterance is usable in every file; nothing was changed")
 
@@ -53,6 +57,41 @@ def _wavs_that_exist(directory: Path, wavs: dict[str, str]) -> dict[str, str]:
     if lost:
         log.info(f"{directory}/wav.scp: the audio of {len(lost)} recordings does not exist, first {lost[0]}; dropped")
     return there
+
+
+def _wavs_that_decode(directory: Path, wavs: Table, lengths: dict[str, float | UserError]) -> Table:
+    """Return the entries of wav.scp without those that cannot be decoded, and log how many were dropped."""
+    broken = [error for error in lengths.values() if isinstance(error, UserError)]
+    if broken:
+        log.info(f"{directory}/wav.scp: {len(broken)} recordings cannot be used, first: {broken[0]}; dropped")
+    return {
+        recording: source for recording, source in wavs.items() if not isinstance(lengths.get(recording), UserError)
+    }
+
+
+def _correct_lengths(
+    directory: Path, tables: dict[str, Table], kept: set[str], lengths: dict[str, float | UserError]
+) -> set[str]:
+    """Correct utt2dur where the audio has another length; return `kept` without segments beyond their recordings."""
+    beyond, left = [], set(kept)
+    for utt in sorted(kept):
+        span = parse_span(tables["segments"][utt]) if "segments" in tables else (utt, 0.0, None)
+        length_s = lengths.get(span[0])
+        if not isinstance(length_s, float):
+            continue
+        for name, reason in faults_of_length(span, length_s, tables.get("utt2dur", {}).get(utt)):
+            if name == "segments":
+                beyond.append(f"{utt} {reason}")
+                left.remove(utt)
+            else:
+                log.info(f"{directory}/utt2dur: {utt} {reason}; corrected")
+                seconds = (length_s if span[2] is None else span[2]) - span[1]
+                tables[name][utt] = f"{seconds:.6f}"
+                if "utt2num_samples" in tables:
+                    tables["utt2num_samples"][utt] = str(round(seconds * waveform.RATE_HZ))
+    if beyond:
+        log.info(f"{directory}/segments: {len(beyond)} segments end after their recordings, first {beyond[0]}; dropped")
+    return left
 
 
 def _restrict(table: dict[str, str], keys: set[str]) -> dict[str, str]:

@@ -1,14 +1,18 @@
 """Validate Kaldi data directories; utils/fix_data_dir.sh repairs most of what is refused here."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 from hfftools.audio import waveform
+from hfftools.audio.stream import SPARE_S
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, check_ids, parse_seconds, read_spans
 from hfftools.data.table import read_table
 from hfftools.log import UserError
 
-Tables = dict[str, dict[str, str]]  # {file name: {key: value}}
+Table = dict[str, str]
+Tables = dict[str, Table]  # by file name
+Span = tuple[str, float, float | None]  # recording, start and end in s, None for the end of the recording
 
 
 def validate(directory: Path | str, need_text: bool = True) -> int:
@@ -27,7 +31,9 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
     _check_speakers(directory, tables)
     if need_text:
         _check_transcripts(directory, tables["text"])
-    _check_audio(directory, tables["wav.scp"])
+    wavs = tables["wav.scp"]
+    _check_existence(directory, wavs)
+    _check_lengths(directory, spans, lengths_s(directory, wavs), tables.get("utt2dur", {}))
     return len(spans)
 
 
@@ -87,7 +93,7 @@ def _check_transcripts(directory: Path, texts: dict[str, str]) -> None:
         )
 
 
-def _check_audio(directory: Path, wavs: dict[str, str]) -> None:
+def _check_existence(directory: Path, wavs: dict[str, str]) -> None:
     """Raise UserError if audio files do not exist; commands are not run."""
     lost = [recording for recording, source in wavs.items() if not waveform.exists(source)]
     if lost:
@@ -95,3 +101,41 @@ def _check_audio(directory: Path, wavs: dict[str, str]) -> None:
             f"{directory}/wav.scp: {len(lost)} audio files do not exist, first {wavs[lost[0]]}; "
             f"correct the paths, or {_repair_command(directory)}, which drops them"
         )
+
+
+def lengths_s(directory: Path, wavs: dict[str, str]) -> dict[str, float | UserError]:
+    """Return {recording: seconds that can be decoded, or why none can} of the entries of wav.scp that are files.
+
+    Commands are not run. The headers and the ends of files are read, which takes far less time than decoding them.
+    """
+    files = {recording: source for recording, source in wavs.items() if not waveform.is_command(source)}
+    return dict(zip(files, waveform.durations_s(list(files.values()), f"audio of {directory.name}"), strict=True))
+
+
+def _check_lengths(
+    directory: Path, spans: dict[str, Span], lengths: dict[str, float | UserError], durations: Table
+) -> None:
+    """Raise UserError if audio cannot be decoded, a segment ends after its recording, or utt2dur is wrong."""
+    broken = [error for error in lengths.values() if isinstance(error, UserError)]
+    if broken:
+        raise UserError(
+            f"{directory}/wav.scp: {len(broken)} recordings cannot be used, first: {broken[0]}; "
+            f"{_repair_command(directory)}, which drops them"
+        )
+    for utt, span in spans.items():
+        length_s = lengths.get(span[0])
+        if isinstance(length_s, float):
+            for name, reason in faults_of_length(span, length_s, durations.get(utt)):
+                raise UserError(f"{directory}/{name}: '{utt}' {reason}; {_repair_command(directory)}")
+
+
+def faults_of_length(span: Span, length_s: float, duration: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (file, reason) for what is wrong with an utterance whose recording is `length_s` long."""
+    recording, start_s, end_s = span
+    if max(start_s, end_s or 0.0) > length_s + SPARE_S or start_s >= length_s:
+        end = "the end" if end_s is None else f"{end_s} s"
+        yield "segments", f"is from {start_s} s to {end}, but recording '{recording}' ends at {length_s:.2f} s"
+        return
+    there_s = (length_s if end_s is None else end_s) - start_s
+    if duration is not None and abs(float(duration) - there_s) > SPARE_S:
+        yield "utt2dur", f"has {duration} s, but {there_s:.2f} s of audio are there"
