@@ -72,10 +72,10 @@ def sets(source: Path, out: Path, limit: int | None = None, config: Config | Non
     config = config or Config()
     folder = unpacking.language_folder(source, config.lang)
     rejected = {part: Rejected() for part in ("train", "dev", "test")}
-    seconds, made = unpacking.seconds(folder), {}
+    made: dict[str, list[Utterance]] = {}
     for part, clips in _parts(folder, config, rejected).items():
         hours = {"train": config.hours, "dev": config.dev_hours}.get(part, 0.0)
-        utterances = _utterances(folder, part, clips, seconds, config, rejected[part], limit, hours)
+        utterances = _utterances(folder, part, clips, config, rejected[part], limit, hours)
         if rejected[part].names:
             log.info(f"{folder}/{part}.tsv: left out {rejected[part]}")
         if not utterances:
@@ -94,26 +94,22 @@ def _utterances(
     folder: Path,
     part: str,
     clips: list[Clip],
-    seconds: dict[str, float],
     config: Config,
     rejected: Rejected,
     limit: int | None,
     hours: float,
 ) -> list[Utterance]:
-    """Return the usable clips, up to `limit` and `hours`; a clip that clip_durations.tsv lists is not opened."""
+    """Return the usable clips, up to `limit` and `hours`; their length is what can be decoded."""
     utterances: list[Utterance] = []
     total_s, chunk = 0.0, limit or CHUNK
     if hours:
         clips = round_robin(clips)
     for start in range(0, len(clips), chunk):
         there = [clip for clip in clips[start : start + chunk] if _is_there(folder / "clips" / clip.name, rejected)]
-        unknown = [clip.name for clip in there if clip.name not in seconds]
-        places = [str(folder / "clips" / name) for name in unknown]
-        opened = dict(zip(unknown, durations_s(places, f"Common Voice {part}") if unknown else [], strict=True))
-        for clip in there:
+        places = [str(folder / "clips" / clip.name) for clip in there]
+        for clip, length_s in zip(there, durations_s(places, f"Common Voice {part}"), strict=True):
             if len(utterances) == limit or (hours and total_s >= 3600 * hours):
                 return utterances
-            length_s = opened[clip.name] if clip.name in opened else seconds[clip.name]
             if isinstance(length_s, UserError):
                 rejected.add("cannot be decoded", clip.name)
             elif not config.min_s <= length_s <= config.max_s:
