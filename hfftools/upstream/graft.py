@@ -62,23 +62,31 @@ def choose_blocks(upstream: Upstream, wanted: Any, option: str = "tune.layers") 
     blocks = list(upstream.blocks())
     if len(upstream.halves()) > 1 and isinstance(wanted, str):
         return [b for half in upstream.halves() if len(half.blocks()) for b in choose_blocks(half, wanted, option)]
+    numbers = _block_numbers(wanted, len(blocks), option)
+    if any(n == 0 or abs(n) > len(blocks) for n in numbers):
+        raise UserError(f"{option}: '{wanted}' is outside the blocks 1..{len(blocks)} of {upstream.name}")
+    chosen = {n % (len(blocks) + 1) for n in numbers}
+    return [block for number, block in enumerate(blocks, 1) if number in chosen]
+
+
+def _block_numbers(wanted: Any, count: int, option: str) -> list[int]:
+    """Return the numbers of the blocks that `wanted` names, out of `count`; raise UserError for other words."""
     if wanted == "all":
-        return blocks
+        return list(range(1, count + 1))
     if wanted == "all_but_top":
-        return blocks[:-1]
+        return list(range(1, count))
     if isinstance(wanted, str) and wanted.startswith("top") and wanted[3:].isdigit():
         numbers = [-n for n in range(1, int(wanted[3:]) + 1)]
     else:
         try:
             numbers = [int(n) for n in ([wanted] if isinstance(wanted, int) else wanted)]
         except (TypeError, ValueError):
-            raise UserError(
-                f"{option}: '{wanted}' is neither all, all_but_top, top4, nor a list of block numbers such as [2,4,6]"
-            ) from None
-    if not numbers or any(n == 0 or abs(n) > len(blocks) for n in numbers):
-        raise UserError(f"{option}: '{wanted}' is outside the blocks 1..{len(blocks)} of {upstream.name}")
-    chosen = {n % (len(blocks) + 1) for n in numbers}
-    return [block for number, block in enumerate(blocks, 1) if number in chosen]
+            numbers = []
+    if not numbers:
+        raise UserError(
+            f"{option}: '{wanted}' is neither all, all_but_top, top4, nor a list of block numbers such as [2,4,6]"
+        )
+    return numbers
 
 
 def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
