@@ -77,18 +77,19 @@ def _flac(content: Content, at: int) -> Iterator[Stream]:
         if packed % 2**36:
             yield Stream(begin if begin > at else 0, end)
         else:
-            samples = _flac_samples(content[begin:end])
+            samples = _flac_samples(content, begin, end)
             yield Stream(begin + 42, end, info[:18] + (packed + samples).to_bytes(8, "big") + info[26:])
 
 
-def _flac_samples(stream: bytes) -> int:
+def _flac_samples(content: Content, begin: int, end: int) -> int:
     """Return the samples of a FLAC stream whose STREAMINFO does not know them: where its last frame ends."""
-    shortest, longest = (int.from_bytes(stream[at : at + 2], "big") for at in (8, 10))
-    channels, bits = (stream[20] >> 1 & 7) + 1, ((stream[20] & 1) << 4 | stream[21] >> 4) + 1
+    info = content[begin : begin + 42]
+    shortest, longest = (int.from_bytes(info[at : at + 2], "big") for at in (8, 10))
+    channels, bits = (info[20] >> 1 & 7) + 1, ((info[20] & 1) << 4 | info[21] >> 4) + 1
     window = longest * channels * bits // 8 + 4096  # no frame is longer than its samples
     ends = [
-        _flac_frame_end(stream[found.start() : found.start() + 16], shortest)
-        for found in _FLAC_FRAME.finditer(stream, max(42, len(stream) - window))
+        _flac_frame_end(content[found.start() : min(found.start() + 16, end)], shortest)
+        for found in _FLAC_FRAME.finditer(content, max(begin + 42, end - window), end)
     ]
     known = [end for end in ends if end is not None]
     if not known:

@@ -1,7 +1,9 @@
 """Read audio files and the output of commands as mono waveforms [N] at 16 kHz."""
 
 import os
+import shlex
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -11,10 +13,17 @@ import numpy as np
 from hfftools.audio import command, decoder
 from hfftools.audio.stream import SPARE_S
 from hfftools.expdir import write_aside
-from hfftools.log import UserError, progress
+from hfftools.log import UserError, log, progress, require
 from hfftools.nn.rate import RATE_HZ
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are looked for in a folder
+# of recordings that libsndfile does not read
+OTHER_SUFFIXES = (
+    ".m4a", ".mp4", ".m4b", ".aac", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".amr", ".wma", ".wmv", ".ac3", ".mpg", ".ts",
+)  # fmt: skip
+# the mean of the channels has this share of their power, or less, where they cancel each other; of unrelated channels
+# it has one part in their number
+CANCELLED, AUDIBLE = 0.02, 1e-7
 
 
 def is_command(source: str) -> bool:
@@ -25,6 +34,25 @@ def is_command(source: str) -> bool:
 def exists(source: str) -> bool:
     """Return whether there is a file at `source`; a command counts as there, since only running it could tell."""
     return is_command(source) or Path(source).is_file()
+
+
+def find_files(folder: Path) -> list[Path]:
+    """Return the audio files in a folder and those in it, sorted; log how to convert each that has another format."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
+        if path.suffix.lower() in OTHER_SUFFIXES:
+            log.warning(f"{display(path)}: skipped; {_how_to_convert(path)}")
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+def display(path: Path | str) -> str:
+    """Return a path as text; bytes of its name that are not UTF-8 are shown as \\xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _how_to_convert(path: Path) -> str:
+    old, new = (shlex.quote(display(name)) for name in (path, path.with_suffix(".wav")))
+    return f"{path.suffix} files are not read; convert it by: ffmpeg -i {old} {new}"
 
 
 def duration_s(source: str) -> float:
@@ -63,7 +91,7 @@ def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.nd
             raise UserError(
                 f"audio {source}: no samples between {start_s} s and {end_s or 'the end'}; drop the utterance"
             )
-        samples = sound.read(start, wanted).mean(axis=1)
+        samples = _mix(sound.read(start, wanted), source)
     if wanted - len(samples) > SPARE_S * rate_hz:
         raise UserError(
             f"audio {source}: {wanted / rate_hz:.2f} s wanted from {start_s} s on, only "
@@ -74,17 +102,41 @@ def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.nd
     return samples if rate_hz == RATE_HZ else _resample(samples, rate_hz)
 
 
-def blocks(given: Path | BinaryIO, source: str, block_s: int = 30) -> Iterator[np.ndarray]:
-    """Yield a whole recording as float32 blocks [N] at 16 kHz, channels averaged; `source` names it in errors.
+def _mix(samples_NC: np.ndarray, source: str) -> np.ndarray:
+    """Return the mean [N] of the channels; warn once of each source whose channels cancel each other."""
+    mixed_N = samples_NC.mean(axis=1)
+    power = np.mean(samples_NC**2, dtype=np.float64) if samples_NC.shape[1] > 1 and len(samples_NC) else 0.0
+    if power > AUDIBLE and np.mean(mixed_N**2, dtype=np.float64) < CANCELLED * power:
+        _warn_of_cancelled(source)
+    return mixed_N
+
+
+@cache
+def _warn_of_cancelled(source: str) -> None:
+    log.warning(
+        f"audio {source}: its channels cancel each other, being in opposite phase, and their mean is nearly silent; "
+        "use one of them: hff-transcribe --channel 1, or in wav.scp `ffmpeg -i FILE -af 'pan=mono|c0=c0' -f wav - |`"
+    )
+
+
+def blocks(given: Path | BinaryIO, source: str, block_s: int = 30, channel: int | None = None) -> Iterator[np.ndarray]:
+    """Yield a whole recording as float32 blocks [N] at 16 kHz; `source` names it in errors.
+
+    They are the mean of the channels, or the one of that number, counted from 1.
 
     The blocks put together equal the recording resampled at once. A path is never taken for a command. Raise
     UserError if it cannot be opened or decoded, or holds values that are not finite.
     """
+    if isinstance(given, Path) and given.suffix.lower() in OTHER_SUFFIXES:
+        raise UserError(f"audio {source}: {_how_to_convert(given)}")
     with decoder.open_file(given, source) as sound:
         rate_hz = sound.rate_hz
+        there = channel is None or channel <= sound.channels
+        require(there, f"--channel {channel}: audio {source} has {sound.channels}")
         before = ahead = np.zeros(0, np.float32)  # the second before the block, which resampling looks at; the block
         for start in count(0, block_s * rate_hz):
-            read = sound.read(start, block_s * rate_hz).mean(axis=1)
+            read_NC = sound.read(start, block_s * rate_hz)
+            read = _mix(read_NC, source) if channel is None else read_NC[:, channel - 1]
             if not np.isfinite(read).all():
                 raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it")
             if len(ahead):

@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument(
         "--max-seconds", type=float, default=20.0, help="longest piece in seconds that is transcribed at once"
     )
+    parser.add_argument("--channel", type=int, help="number of the channel, from 1 on (default: the mean of all)")
     parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece")
     add_show(parser)
     args = parser.parse_intermixed_args()
@@ -33,7 +34,7 @@ def main() -> None:
     if args.show:
         return print(show_options(args.exp, overrides), end="")
     setup_logging()
-    options = Options(args.max_seconds, args.pause, args.format, args.out)
+    options = Options(args.max_seconds, args.pause, args.format, args.out, args.channel)
     total, failed = transcribe(args.exp, words, overrides, options)
     if failed:
         raise UserError(f"{failed} of {total} recordings could not be transcribed; each is named above")

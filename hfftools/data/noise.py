@@ -33,8 +33,7 @@ def recordings(place: str) -> list[Utterance]:
     try:
         if (folder / "wav.scp").exists():
             return datadir.read(folder, need_text=False)
-        files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in waveform.SUFFIXES and p.is_file())
-        paths = [str(path) for path in files]
+        paths = [str(path) for path in waveform.find_files(folder)]
         if not paths:
             what = "neither a data directory nor a folder of recordings"
             raise UserError(f"{place} is {what}; their names end in {', '.join(waveform.SUFFIXES)}")

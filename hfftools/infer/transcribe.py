@@ -4,6 +4,7 @@ Recordings are read block by block and cut at their silences; pieces of several 
 text, the memory needed does not grow with the length of a recording. B pieces of at most N samples make a batch.
 """
 
+import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,10 +40,12 @@ class Options:
     pause_s: float = 0.6  # silence that ends a piece
     form: str = "text"  # one of FORMATS of text/transcript.py
     out: Path | None = None  # a folder that gets one file for each recording; None: standard output
+    channel: int | None = None  # the channel that is heard, from 1 on; None: the mean of all
 
     def __post_init__(self):
-        require(self.max_s >= 1, f"--max-seconds: {self.max_s} is below 1")
-        require(self.pause_s >= 0.1, f"--pause: {self.pause_s} is below 0.1")
+        for value, least, option in ((self.max_s, 1, "--max-seconds"), (self.pause_s, 0.1, "--pause")):
+            require(least <= value < math.inf, f"{option}: {value} is not a number of seconds from {least} on")
+        require(self.channel is None or self.channel >= 1, f"--channel: {self.channel} is below 1, the first channel")
 
 
 @dataclass
@@ -96,12 +99,12 @@ def segments(
 ) -> list[Segment]:
     """Return the timed text of one recording, for use from Python; pieces in which nothing is recognised are left out.
 
-    `model` is what `Bank().add(experiment)` returns. Of `options` only `max_s` and `pause_s` matter. At most
+    `model` is what `Bank().add(experiment)` returns. Of `options`, `max_s`, `pause_s` and `channel` matter. At most
     `batch_seconds` of padded audio are decoded at a time, but the whole recording is in memory, which is 230 MB an hour.
     Raises UserError where the recording cannot be read.
     """
-    options, recording = options or Options(), Recording(str(path), Path(path), Path(path).stem)
-    pool = [(recording, piece) for piece in cut(_blocks(recording), options.max_s, options.pause_s)]
+    options, recording = options or Options(), Recording(waveform.display(path), Path(path), Path(path).stem)
+    pool = [(recording, piece) for piece in cut(_blocks(recording, options.channel), options.max_s, options.pause_s)]
     _recognise(model, pool, batch_seconds, lambda done_s: None)
     return recording.segments
 
@@ -114,11 +117,11 @@ def find(words: Sequence[str]) -> list[Recording]:
         if word == STDIN:
             recordings.append(Recording(STDIN, None, "stdin"))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in waveform.SUFFIXES and p.is_file())
+            inside = waveform.find_files(path)
             require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(waveform.SUFFIXES)}")
-            recordings += [Recording(str(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
+            recordings += [Recording(waveform.display(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
         else:
-            recordings.append(Recording(word, path, path.stem))
+            recordings.append(Recording(waveform.display(word), path, path.stem))
     return recordings
 
 
@@ -141,7 +144,7 @@ def _pools(recordings: list[Recording], options: Options, pool_s: float) -> Iter
     seconds = 0.0
     for recording in recordings:
         try:
-            for piece in cut(_blocks(recording), options.max_s, options.pause_s):
+            for piece in cut(_blocks(recording, options.channel), options.max_s, options.pause_s):
                 pool.append((recording, piece))
                 seconds += len(piece.wav_N) / waveform.RATE_HZ
                 if seconds >= pool_s:
@@ -153,15 +156,15 @@ def _pools(recordings: list[Recording], options: Options, pool_s: float) -> Iter
     yield pool
 
 
-def _blocks(recording: Recording) -> Iterator:
+def _blocks(recording: Recording, channel: int | None) -> Iterator:
     if recording.path is not None:
         require(recording.path.is_file(), f"{recording.name}: no such file")
-        yield from waveform.blocks(recording.path, recording.name)
+        yield from waveform.blocks(recording.path, recording.name, channel=channel)
         return
     with TemporaryFile() as kept:  # on disk, since a decoder seeks in a file
         shutil.copyfileobj(sys.stdin.buffer, kept, COPY_BYTES)
         kept.seek(0)
-        yield from waveform.blocks(kept, "standard input")
+        yield from waveform.blocks(kept, "standard input", channel=channel)
 
 
 def _recognise(

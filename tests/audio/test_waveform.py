@@ -165,3 +165,20 @@ def test_blocks_of_an_open_file_whose_header_does_not_know_its_length(tmp_path):
 def test_blocks_take_no_path_for_a_command(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         list(waveform.blocks(tmp_path / "touch hacked |", "it"))
+
+
+def test_channels_in_opposite_phase_are_named_once_and_one_can_be_chosen(tmp_path, caplog):
+    left = tone(16000)
+    for name, right in (("opposite", -left), ("other", tone(16000, frequency_hz=700)), ("one-sided", 0 * left)):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, np.stack([left, right], axis=1), 16000, subtype="FLOAT")
+        with caplog.at_level("WARNING", "hff"):
+            waveform.load(str(path))
+            list(waveform.blocks(path, str(path), block_s=1))
+        for number, wanted in ((1, left), (2, right)):
+            found = np.concatenate(list(waveform.blocks(path, str(path), channel=number)))
+            assert np.array_equal(found, wanted.astype(np.float32))
+        with pytest.raises(UserError, match="--channel 3: audio .* has 2"):
+            list(waveform.blocks(path, str(path), channel=3))
+    (record,) = caplog.records
+    assert "opposite.wav" in record.getMessage() and "--channel 1" in record.getMessage()

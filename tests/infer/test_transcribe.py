@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -162,9 +164,30 @@ def test_what_is_wrong_before_the_start_is_said_at_once(trained, tmp_path):
         transcribe.transcribe(trained, [str(tmp_path / "nothing")], [], Options())
     with pytest.raises(UserError, match="not an experiment"):
         transcribe.transcribe(tmp_path / "none", words, [], Options())
-    for wrong in ({"max_s": 0.5}, {"pause_s": 0.0}):
-        with pytest.raises(UserError, match="is below"):
-            Options(**wrong)
+    wrong = [{"max_s": 0.5}, {"pause_s": 0.0}, {"channel": 0}]
+    for given in [*wrong, *({name: float(value)} for name in ("max_s", "pause_s") for value in ("inf", "nan"))]:
+        with pytest.raises(UserError, match="is not a number of seconds from|is below 1"):
+            Options(**given)
+
+
+def test_a_name_in_other_bytes_and_files_of_other_formats_stop_nothing(trained, speech, tmp_path, capsys, caplog):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    waveform.save(folder / "a.wav", speech[0])
+    waveform.save(folder / "z.wav", speech[1])
+    shutil.copy(folder / "a.wav", os.fsencode(folder) + b"/caf\xe9.wav")
+    (folder / "talk 1.M4A").write_bytes(b"\0\0\0 ftypM4A ")
+    (folder / "notes.txt").write_text("no recording")
+    with caplog.at_level("WARNING", "hff"):
+        assert transcribe.transcribe(trained, [str(folder)], ["device=cpu"], Options()) == (3, 0)
+    names = [line.partition("\t")[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == [f"{folder}/a.wav", f"{folder}/caf\\xe9.wav", f"{folder}/z.wav"]
+    convert = f"talk 1.M4A: skipped; .M4A files are not read; convert it by: ffmpeg -i '{folder}/talk 1.M4A'"
+    assert caplog.text.count(convert) == 1 and "notes.txt" not in caplog.text
+    options = Options(form="json", out=out)
+    assert transcribe.transcribe(trained, [str(folder)], ["device=cpu"], options) == (3, 0)
+    assert sorted(os.listdir(os.fsencode(out))) == [b"a.json", b"caf\xe9.json", b"z.json"]
+    assert transcribe.transcribe(trained, [str(folder / "talk 1.M4A")], ["device=cpu"], options) == (1, 1)
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
