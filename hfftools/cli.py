@@ -3,7 +3,7 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hfftools import __version__
@@ -50,6 +50,25 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="print all options as yaml, with their values and what they mean, and exit"
     )
+
+
+def is_option(word: str) -> bool:
+    """Return whether a word is `key=value`; a path such as exp/lr=1e-3 or ./lr=1e-3 has a slash before the equals sign."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and "/" not in key
+
+
+def split_words(words: Iterable[str], part: str) -> tuple[list[Path], list[str], list[str]]:
+    """Return the paths among the words of a command line, the options `part.…=value`, and the other options."""
+    paths, of_part, others = [], [], []
+    for word in words:
+        if not is_option(word):
+            paths.append(Path(word))
+        elif word.startswith(f"{part}."):
+            of_part.append(word)
+        else:
+            others.append(word)
+    return paths, of_part, others
 
 
 def packaged_names(kind: str) -> str:

@@ -1,7 +1,9 @@
 """Check --show: what it prints is yaml that gives the same configuration, with the comments of the dataclasses."""
 
+import importlib
 import runpy
 import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,3 +99,15 @@ def test_the_page_of_options_is_up_to_date():
     assert made["page"]() == written
     kept = {path.stem: path.read_text(encoding="utf-8") for path in (TOP / "conf/options").glob("*.txt")}
     assert made["keys"]() == kept
+
+
+@pytest.mark.parametrize("name", ["train", "pretrain"])
+def test_a_folder_whose_name_has_an_equals_sign_is_no_option(name, monkeypatch, capsys):
+    main = importlib.import_module(f"hfftools.bin.{name}").main
+    monkeypatch.setattr(sys, "argv", [f"hff-{name}", "--show", "seed=5"])
+    main()
+    shown = capsys.readouterr().out
+    for folder in ("exp/lr=1e-3", "./lr=1e-3"):
+        monkeypatch.setattr(sys, "argv", [f"hff-{name}", folder, "--show", "seed=5"])
+        main()
+        assert capsys.readouterr().out == shown

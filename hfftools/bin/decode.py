@@ -7,7 +7,7 @@ same upstream hold it in memory once. With --choose a table says which experimen
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, run_main
+from hfftools.cli import add_show, command_parser, run_main, split_words
 
 
 def main() -> None:
@@ -26,9 +26,7 @@ def main() -> None:
         return print(*offered(args.searches))
     if (args.choose is None) != (args.out is None) or args.choose and not args.data:
         parser.error("--choose, --out and --data go together")
-    roots = [Path(word) for word in args.args if "=" not in word]
-    overrides = [word for word in args.args if "=" in word]
-    searching = [word for word in overrides if word.startswith("search.")]
+    roots, searching, others = split_words(args.args, "search")
     if args.choose and (searching or args.config):
         parser.error("--choose decodes greedily; leave search out")
     if not roots and not args.show:
@@ -42,9 +40,8 @@ def main() -> None:
         return print(show(Root(configure(args.config, searching))), end="")
     setup_logging()
     if args.choose:
-        folders = decode_chosen(roots, args.choose, args.data, args.out, overrides)
+        folders = decode_chosen(roots, args.choose, args.data, args.out, others)
     else:
-        others = [word for word in overrides if word not in searching]
         folders = decode(roots, args.data, others, configure(args.config, searching))
     for folder in folders:
         for score in read_scores(folder).values():

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, packaged_names, run_main
+from hfftools.cli import add_show, command_parser, is_option, packaged_names, run_main
 
 
 def main() -> None:
     parser = command_parser("hff-pretrain", __doc__)
-    parser.add_argument("exp", type=Path, nargs="?", help="folder for the result")
+    parser.add_argument("exp", nargs="?", default="", help="folder for the result")
     parser.add_argument("--method", help=f"a configuration: {packaged_names('pretrain')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option of the configuration")
@@ -20,13 +20,13 @@ def main() -> None:
 
     files = [*([conf_file("pretrain", args.method)] if args.method else []), *args.config]
     if args.show:
-        words = [str(args.exp)] if "=" in str(args.exp) else []  # without a folder the first option takes its place
+        words = [args.exp] if is_option(args.exp) else []  # without a folder the first option takes its place
         print(show(configure(files, [*words, *args.overrides])), end="")
         return
-    if args.exp is None or "=" in str(args.exp).partition("/")[0]:
+    if not args.exp or is_option(args.exp):
         parser.error("name the folder for the result first, such as exp/encoder")
     setup_logging()
-    log.info(f"wrote {pretrain(args.exp, files, args.overrides)}")
+    log.info(f"wrote {pretrain(Path(args.exp), files, args.overrides)}")
 
 
 def cli() -> None:

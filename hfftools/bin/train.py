@@ -5,12 +5,12 @@ On several GPUs: torchrun --standalone --nproc-per-node 2 --no-python hff-train 
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, packaged_names, run_main
+from hfftools.cli import add_show, command_parser, is_option, packaged_names, run_main
 
 
 def main() -> None:
     parser = command_parser("hff-train", __doc__)
-    parser.add_argument("exp", type=Path, nargs="?", help="the experiment's folder, such as exp/fusion")
+    parser.add_argument("exp", nargs="?", default="", help="the experiment's folder, such as exp/fusion")
     parser.add_argument("--method", help=f"a method: {packaged_names('method')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
@@ -18,7 +18,7 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     if args.show:
         return _show(args)
-    if args.exp is None or "=" in str(args.exp).partition("/")[0]:
+    if not args.exp or is_option(args.exp):
         parser.error("name the experiment's folder first, such as exp/fusion")
     from hfftools import dist
     from hfftools.config import conf_file
@@ -29,7 +29,7 @@ def main() -> None:
     setup_logging()
     with dist.join():
         method = [conf_file("method", args.method)] if args.method else []
-        exp = train(args.exp, [*method, *args.config], args.overrides)
+        exp = train(Path(args.exp), [*method, *args.config], args.overrides)
         if dist.is_main():
             log.info(f"wrote {exp.final}, {', '.join(str(p) for p in training_curves(exp))}")
 
@@ -40,7 +40,7 @@ def _show(args) -> None:
     from hfftools.show import show
     from hfftools.train.experiment import configure
 
-    words = [str(args.exp)] if "=" in str(args.exp) else []  # without a folder the first option takes its place
+    words = [args.exp] if is_option(args.exp) else []  # without a folder the first option takes its place
     method = [conf_file("method", args.method)] if args.method else []
     print(show(configure([*method, *args.config], [*words, *args.overrides])), end="")
 

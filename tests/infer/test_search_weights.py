@@ -93,6 +93,13 @@ def test_the_command_takes_a_search(trained, corpus, tmp_path, capsys, monkeypat
     monkeypatch.setattr(sys, "argv", [*command, "device=cpu"])
     main()
     assert "test_beam_lexicon" in capsys.readouterr().out
+    named = tmp_path / "lr=1e-3"  # a name with an equals sign is no option
+    named.symlink_to(trained.root)
+    for name in (str(named), "./lr=1e-3"):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["hff-decode", name, *command[2:], "device=cpu"])
+        main()
+        assert "lr=1e-3/decode/test_beam_lexicon" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", [*command, "task.head=blstm"])
     with pytest.raises(UserError, match="after training only"):
         main()
