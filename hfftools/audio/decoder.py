@@ -2,6 +2,7 @@
 
 import io
 import os
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
@@ -17,6 +18,10 @@ from hfftools.log import UserError
 
 LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
 END_S = 0.05  # decoded at the end of each stream, to see whether the header's length is there
+# of recordings that libsndfile does not read
+OTHER_SUFFIXES = (
+    ".m4a", ".mp4", ".m4b", ".aac", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".amr", ".wma", ".wmv", ".ac3", ".mpg", ".ts",
+)  # fmt: skip
 
 
 class Sound:
@@ -49,6 +54,8 @@ class Sound:
         try:
             return soundfile.SoundFile(given)
         except soundfile.LibsndfileError as error:
+            if Path(self.source).suffix.lower() in OTHER_SUFFIXES:
+                raise UserError(f"audio {display(self.source)}: {how_to_convert(Path(self.source))}") from None
             # of a broken MP3 libsndfile says that the file does not exist
             reason = str(error.error_string)
             raise self.broken("no audio found in it" if "does not exist" in reason else reason) from None
@@ -93,6 +100,17 @@ class Sound:
             if file.frames > start and samples == 0:
                 promised_s = file.frames / self.rate_hz
                 raise _cut(self.source, f"its header promises {promised_s:.2f} s, the end of which cannot be decoded")
+
+
+def display(path: Path | str) -> str:
+    """Return a path as text; bytes of its name that are not UTF-8 are shown as \\xe9."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def how_to_convert(path: Path) -> str:
+    """Return a clause that says how to make a file readable."""
+    old, new = (shlex.quote(display(name)) for name in (path, path.with_suffix(".wav")))
+    return f"{path.suffix} files are not read; convert it by: ffmpeg -i {old} {new}"
 
 
 def _broken(source: str, reason: str) -> UserError:

@@ -1,7 +1,6 @@
 """Read audio files and the output of commands as mono waveforms [N] at 16 kHz."""
 
 import os
-import shlex
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import count
@@ -17,10 +16,6 @@ from hfftools.log import UserError, log, progress, require
 from hfftools.nn.rate import RATE_HZ
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are looked for in a folder
-# of recordings that libsndfile does not read
-OTHER_SUFFIXES = (
-    ".m4a", ".mp4", ".m4b", ".aac", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".amr", ".wma", ".wmv", ".ac3", ".mpg", ".ts",
-)  # fmt: skip
 # the mean of the channels has this share of their power, or less, where they cancel each other; of unrelated channels
 # it has one part in their number
 CANCELLED, AUDIBLE = 0.02, 1e-7
@@ -40,19 +35,9 @@ def find_files(folder: Path) -> list[Path]:
     """Return the audio files in a folder and those in it, sorted; log how to convert each that has another format."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     for path in files:
-        if path.suffix.lower() in OTHER_SUFFIXES:
-            log.warning(f"{display(path)}: skipped; {_how_to_convert(path)}")
+        if path.suffix.lower() in decoder.OTHER_SUFFIXES:
+            log.warning(f"{decoder.display(path)}: skipped; {decoder.how_to_convert(path)}")
     return [path for path in files if path.suffix.lower() in SUFFIXES]
-
-
-def display(path: Path | str) -> str:
-    """Return a path as text; bytes of its name that are not UTF-8 are shown as \\xe9."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _how_to_convert(path: Path) -> str:
-    old, new = (shlex.quote(display(name)) for name in (path, path.with_suffix(".wav")))
-    return f"{path.suffix} files are not read; convert it by: ffmpeg -i {old} {new}"
 
 
 def duration_s(source: str) -> float:
@@ -127,8 +112,6 @@ def blocks(given: Path | BinaryIO, source: str, block_s: int = 30, channel: int 
     The blocks put together equal the recording resampled at once. A path is never taken for a command. Raise
     UserError if it cannot be opened or decoded, or holds values that are not finite.
     """
-    if isinstance(given, Path) and given.suffix.lower() in OTHER_SUFFIXES:
-        raise UserError(f"audio {source}: {_how_to_convert(given)}")
     with decoder.open_file(given, source) as sound:
         rate_hz = sound.rate_hz
         there = channel is None or channel <= sound.channels

@@ -15,6 +15,7 @@ from tempfile import TemporaryFile
 import torch
 
 from hfftools.audio import waveform
+from hfftools.audio.decoder import display
 from hfftools.audio.segment import Piece, cut
 from hfftools.data.batch import Batch, plan, waveform_batch
 from hfftools.expdir import ExpDir, write_text
@@ -103,7 +104,7 @@ def segments(
     `batch_seconds` of padded audio are decoded at a time, but the whole recording is in memory, which is 230 MB an hour.
     Raises UserError where the recording cannot be read.
     """
-    options, recording = options or Options(), Recording(waveform.display(path), Path(path), Path(path).stem)
+    options, recording = options or Options(), Recording(display(path), Path(path), Path(path).stem)
     pool = [(recording, piece) for piece in cut(_blocks(recording, options.channel), options.max_s, options.pause_s)]
     _recognise(model, pool, batch_seconds, lambda done_s: None)
     return recording.segments
@@ -119,9 +120,9 @@ def find(words: Sequence[str]) -> list[Recording]:
         elif path.is_dir():
             inside = waveform.find_files(path)
             require(len(inside) > 0, f"{word}: no recordings in it; their names end in {', '.join(waveform.SUFFIXES)}")
-            recordings += [Recording(waveform.display(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
+            recordings += [Recording(display(p), p, str(p.relative_to(path).with_suffix(""))) for p in inside]
         else:
-            recordings.append(Recording(waveform.display(word), path, path.stem))
+            recordings.append(Recording(display(word), path, path.stem))
     return recordings
 
 

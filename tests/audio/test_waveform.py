@@ -80,6 +80,7 @@ def broken(folder):
     (folder / "text.wav").write_text("not audio at all, but words")
     (folder / "noise.mp3").write_bytes(np.random.default_rng(0).bytes(4000))
     (folder / "samples.raw").write_bytes(bytes(4000))
+    (folder / "talk.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
     for suffix in ("flac", "mp3"):
         content = (folder / f"good.{suffix}").read_bytes()
         (folder / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
@@ -91,6 +92,7 @@ def broken(folder):
         "empty.wav": "empty",
         "text.wav": "cannot be decoded",
         "noise.mp3": "cannot be decoded",
+        "talk.m4a": "convert it by: ffmpeg -i ",
         "samples.raw": "cannot be decoded",
         "cut.flac": "cut short",
         "cut.mp3": "cut short",
