@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,11 +219,21 @@ class ExpDir:
                 self.root.rmdir()
 
 
+def changed_inputs(record: Mapping[str, str], inputs: Mapping[str, str]) -> list[str]:
+    """Return the names of the inputs, {name: digest}, whose digests differ from those recorded.
+
+    An input that the record lacks was not looked at by the version of hff that wrote it. The digest of a whole set, `name`,
+    was replaced by those of its parts, `name: part`; it decides only where a record has none of these.
+    """
+    changed = [name for name, digest in inputs.items() if record.get(name, digest) != digest]
+    return [name for name in changed if not any(other.startswith(f"{name}: ") for other in record)]
+
+
 def check_inputs(path: Path, inputs: dict[str, str]) -> None:
     """Raise UserError that names the inputs, {name: digest}, whose digests differ from those recorded in `path`."""
     fix = "if its inputs are those that it was started with, remove it and run the same command again"
     old = read_json(path, dict, fix) if path.exists() else {}
-    changed = [what for what, digest in inputs.items() if old.get(what, digest) != digest]
+    changed = changed_inputs(old, inputs)
     if changed:
         raise UserError(
             f"{path.parent}: the content of {', '.join(changed)} has changed since this folder was started; "

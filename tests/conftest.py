@@ -22,6 +22,12 @@ torch.set_num_threads(1)
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the hff commands are
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> None:
+    """Keep downloads and digests out of the user's cache, also in processes that tests start."""
+    os.environ["HFF_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory) -> Path:
     """A Conformer encoder of three narrow blocks with random weights."""

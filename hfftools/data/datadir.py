@@ -1,6 +1,7 @@
 """Read and write Kaldi data directories (wav.scp, text, utt2spk, spk2utt, segments, utt2dur)."""
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -145,6 +146,14 @@ def check_ids(directory: Path, name: str, ids: Iterable[str], table: dict) -> No
                 f"{directory}/{here}: {len(lost)} utterances missing from {there}, first {lost[0]}; "
                 f"run utils/fix_data_dir.sh {directory}"
             )
+
+
+def set_name(directory: Path | str) -> str:
+    """Return the name of the set in a data directory: that of the folder, also where it is written as `.` or `..`."""
+    name = Path(os.path.abspath(directory)).name
+    if not name:
+        raise UserError(f"data directory {directory} has no name, by which its results could be kept; use another one")
+    return name
 
 
 def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:

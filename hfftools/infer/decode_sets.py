@@ -1,5 +1,6 @@
 """Decode data directories with trained experiments into predictions and scores; experiments of one upstream share it."""
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from hfftools.config import plugin
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
+from hfftools.data.inputs import of_set, refuse_other_set
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
-from hfftools.expdir import ExpDir, write_json
+from hfftools.expdir import ExpDir, changed_inputs, write_json
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, require
@@ -21,6 +23,7 @@ from hfftools.records import read_json
 from hfftools.task.base import Recognition, Task
 from hfftools.train import checkpoint, evaluate, experiment
 from hfftools.train.config import Config
+from hfftools.upstream.names import parse
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,20 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Sea
 
     Each set's folder exp/<name>/decode/<set>, or <set>_<label> where the search is not greedy, gets the task's predictions,
     ref (where there are references), scores and decode.json; of recognition ctm too and, with more than one reading,
-    nbest/. A set that is there, whole, of this checkpoint and of this search, is not decoded again. Return the folders.
+    nbest/. A set that is there, whole, of this checkpoint, this search and these data, is not decoded again. Return the
+    folders. Raise UserError where a set of the same name, but of other data, would be overwritten.
     """
     bank, folders = Bank(), []
     search = search or Search()
     for exp in map(ExpDir, roots):
         config = experiment.read_config(exp, overrides)
+        checkpoint.check_upstream(exp.final, parse(config.upstream))
+        experiment.kept_targets(exp, config)  # checks that they are those of the training
         job = Job(exp, config, checkpoint.digest(exp.final), search_weights.resolve(search, config))
         directories = sets or list(config.data.test)
-        _refuse_same_names([Path(directory).name for directory in directories], exp.decode("").parent)
+        _refuse_same_names([datadir.set_name(directory) for directory in directories], exp.decode("").parent)
         for directory in directories:
-            out = exp.decode(Path(directory).name, search.label)
+            out = exp.decode(datadir.set_name(directory), search.label)
             folders.append(out)
             _decode_set(job, directory, out, bank)
         bank.models.pop(exp.root, None)  # the upstream stays in memory for the next experiment
@@ -62,11 +68,18 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Sea
 def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     utterances = datadir.read(directory, need_text=False, reference=job.task.reference)
     asked = search_weights.facts(job.search)
-    made_from = {"checkpoint": job.checkpoint, "data": datadir.digest(utterances), "asked": asked}
+    data_digests = of_set("data", utterances, speakers=True)
+    digests = {"checkpoint": job.checkpoint, **data_digests}
     info = out / "decode.json"
-    if info.exists() and made_from.items() <= read_json(info, dict).items():
-        log.info(f"{out} is there already, from this checkpoint")
-        return
+    if info.exists():
+        old = read_json(info, dict)
+        changed = changed_inputs(old, digests) + ["search"] * (old.get("asked") != asked)
+        if "checkpoint" in old and not changed:
+            log.info(f"{out} is there already, from this checkpoint")
+            return
+        name, fix = datadir.set_name(directory), "rename one of the two, or give search.tag=NAME"
+        refuse_other_set(old, directory, data_digests, out, f"{fix}, which decodes to {name}_NAME")
+        log.info(f"{out} is decoded again: its {', '.join(changed)} changed")
     model = bank.models.get(job.exp.root) or bank.add(job.exp.root, job.config)
     weighed = search_weights.weigh(job.exp, job.config, job.search, model)
     targets = experiment.kept_targets(job.exp, job.config)
@@ -77,7 +90,13 @@ def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     seconds = time.monotonic() - start
     info.unlink(missing_ok=True)  # it marks the set as whole, which it is not until _keep has written it again
     job.task.write(out, readings, weighed.nbest, model.upstream.frame_rate_hz)
-    record = {**made_from, "task": job.config.task.name, "search": asdict(weighed)}
+    record = {
+        **digests,
+        "asked": asked,
+        "directory": os.path.realpath(directory),
+        "task": job.config.task.name,
+        "search": asdict(weighed),
+    }
     _keep(out, utterances, job.task, targets, record, seconds)
 
 
@@ -99,7 +118,7 @@ def decode_chosen(
         name = exp.root.absolute().name
         require(name not in models, f"two experiments are called {name}; rename the folder of one")
         models[name] = bank.add(exp.root, config), config
-    _refuse_same_names([Path(directory).name for directory in directories], out)
+    _refuse_same_names([datadir.set_name(directory) for directory in directories], out)
     first, *others = (config for _, config in models.values())
     task = experiment.task_of(first)
     for other in others:
@@ -108,6 +127,10 @@ def decode_chosen(
     for directory in directories:
         utterances = datadir.read(directory, need_text=False, reference=task.reference)
         _check_choice(table, chosen, [utt.id for utt in utterances], directory, list(models))
+        folder, digests = out / datadir.set_name(directory), of_set("data", utterances, speakers=True)
+        if (folder / "decode.json").exists():
+            old = _read_record(folder)
+            refuse_other_set(old, directory, digests, folder, "give another --out")
         predictions: dict[str, Any] = {}
         start = time.monotonic()
         for name, (model, config) in models.items():
@@ -115,10 +138,16 @@ def decode_chosen(
             device = next(model.parameters()).device
             predictions |= evaluate.predict(model, data, config.data.batch_seconds, device, f"decoding by {name}")[0]
         seconds = time.monotonic() - start
-        folder = out / Path(directory).name
         (folder / "decode.json").unlink(missing_ok=True)
         write_table(folder / task.reference, {utt.id: predictions[utt.id] for utt in utterances})
-        _keep(folder, utterances, task, None, {"task": first.task.name}, seconds)
+        _keep(
+            folder,
+            utterances,
+            task,
+            None,
+            {**digests, "directory": os.path.realpath(directory), "task": first.task.name},
+            seconds,
+        )
         folders.append(folder)
     return folders
 
@@ -157,6 +186,27 @@ def _read_record(folder: Path) -> dict:
     return read_json(folder / "decode.json", {"scores": dict}, "remove it and run hff-decode again")
 
 
+def stale(folder: Path) -> list[str]:
+    """Return what has changed since a set was decoded: the checkpoint, parts of its data; what is gone has not changed."""
+    record = _read_record(folder) if (folder / "decode.json").exists() else {}
+    final, now = ExpDir(folder.absolute().parents[1]).final, {}
+    if final.exists():  # it is not where experiments were chosen by the utterance
+        now["checkpoint"] = checkpoint.digest(final)
+    if "directory" in record and Path(record["directory"]).is_dir():
+        reference = task_of_set(folder).reference
+        now |= of_set("data", datadir.read(record["directory"], need_text=False, reference=reference), speakers=True)
+    return changed_inputs(record, now)
+
+
+def refuse_stale(folder: Path) -> None:
+    """Raise UserError where a set was decoded by another checkpoint, or from other data, than there are now."""
+    if changed := stale(folder):
+        raise UserError(
+            f"{folder}: the content of {', '.join(changed)} has changed since it was decoded; run hff-decode again, or "
+            "remove the folder"
+        )
+
+
 def task_of_set(folder: Path) -> type[Task]:
     """Return the task that made a decoded set; recognition, where older hff or another program made it."""
     info = folder / "decode.json"
@@ -166,6 +216,7 @@ def task_of_set(folder: Path) -> type[Task]:
 
 def rescore(folder: Path) -> dict[str, Any]:
     """Score a decoded set exp/<name>/decode/<set> anew, from its predictions and ref as they stand now."""
+    refuse_stale(folder)
     task = task_of_set(folder)
     kept = ExpDir(folder.absolute().parents[1]).units  # not there where experiments were chosen by the utterance
     scores = task.score(folder, task.load_targets(kept) if kept.exists() else None)

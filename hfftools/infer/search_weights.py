@@ -10,8 +10,9 @@ from pathlib import Path
 from hfftools import score
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
+from hfftools.data.inputs import file_digest, of_set
 from hfftools.decode.search import Search
-from hfftools.expdir import ExpDir, file_hash, write_json
+from hfftools.expdir import ExpDir, changed_inputs, write_json
 from hfftools.log import UserError, log
 from hfftools.model import Model
 from hfftools.records import read_json
@@ -47,12 +48,12 @@ def offered(training: Path) -> list[str]:
     return [*task.searches, *(["beam_lm"] if "lm" in task.takes else [])]
 
 
-def file_digest(path: str) -> str:
+def _digest(path: str) -> str:
     """Return 16 hexadecimal digits of a file's content, or of the text of a data directory."""
     file = Path(path) / "text" if Path(path).is_dir() else Path(path)
     if not file.exists():
         raise UserError(f"{file} does not exist: search.lm and search.lexicon name files that are there")
-    return file_hash(file)
+    return file_digest(file)
 
 
 def facts(search: Search) -> dict:
@@ -63,7 +64,7 @@ def facts(search: Search) -> dict:
     for key in ("lm", "lexicon"):
         path = getattr(search, key)
         if path:
-            record[f"{key}_digest"] = file_digest(path)
+            record[f"{key}_digest"] = _digest(path)
     return record
 
 
@@ -78,11 +79,12 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
     except UserError as error:
         advice = "weights are chosen on data.dev; fix that set, or give search.lm_weight and search.word_score"
         raise UserError(f"{error}; {advice}") from None
-    wanted = facts(replace(search, nbest=1))
-    wanted |= {"checkpoint": checkpoint.digest(exp.final), "dev": datadir.digest(utterances)}
+    options = facts(replace(search, nbest=1))
+    digests = {"checkpoint": checkpoint.digest(exp.final), **of_set("dev", utterances)}
     kept = read_json(exp.search, [{"of": dict, "chosen": dict}]) if exp.search.exists() else []
     for record in kept:
-        if record["of"] == wanted:
+        same = {key: value for key, value in record["of"].items() if key not in digests} == options
+        if same and not changed_inputs(record["of"], digests):
             chosen = record["chosen"]
             log.info(f"{exp.search}: lm_weight {chosen['lm_weight']}, word_score {chosen['word_score']}, chosen on dev")
             return replace(search, **chosen)
@@ -90,7 +92,7 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
     grid = _try_all(config, search, model, utterances, metric)
     best = min(grid, key=lambda point: point["dev_error"])
     chosen = {key: best[key] for key in ("lm_weight", "word_score")}
-    write_json(exp.search, [*kept, {"of": wanted, "chosen": chosen, "metric": metric, "grid": grid}])
+    write_json(exp.search, [*kept, {"of": {**options, **digests}, "chosen": chosen, "metric": metric, "grid": grid}])
     log.info(
         f"{config.data.dev}: {metric.upper()} {100 * best['dev_error']:.2f} % with lm_weight {best['lm_weight']}, "
         f"word_score {best['word_score']}, the lowest of {len(grid)}; kept in {exp.search}"

@@ -9,7 +9,8 @@ import torch
 
 from hfftools.audio import waveform
 from hfftools.data import datadir
-from hfftools.expdir import write_aside, write_json
+from hfftools.data.inputs import of_set
+from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError, progress
 from hfftools.nn.logmel import LogMel
 from hfftools.records import read_json, readable
@@ -22,7 +23,7 @@ class Corpus:
     frames: np.ndarray
     starts: np.ndarray  # first frame of each utterance
     lens: np.ndarray  # frames of each utterance
-    digest: str  # of the utterances
+    digests: dict[str, str]  # of the parts of the data that the frames are made from
 
     def __len__(self) -> int:
         return len(self.lens)
@@ -44,32 +45,38 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     """
     index_file, frames_file = folder / "index.json", folder / "mel.npy"
     utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
-    digest = datadir.digest(utterances, with_text=False)
+    digests = of_set("data", utterances, text=False)
     if not index_file.exists():
-        _compute(utterances, digest, index_file, frames_file)
+        _compute(utterances, digests, index_file, frames_file)
     fix = f"remove {folder} and run the same command again"
-    index = read_json(index_file, {"data": str, "lens": [int]}, fix)
-    if index["data"] != digest:
-        raise UserError(f"{folder} holds the log-mel of other utterances than {list(directories)}; use another folder")
+    index = read_json(index_file, {"data": str | dict, "lens": [int]}, fix)
+    record = {"data": index["data"]} if isinstance(index["data"], str) else index["data"]  # a str of older versions
+    if changed := changed_inputs(record, digests):
+        raise UserError(
+            f"{folder} holds the log-mel of other utterances than {list(directories)}: the content of "
+            f"{', '.join(changed)} has changed since; remove that folder, or use another one"
+        )
     lens = np.array(index["lens"])
     frames = read_arrays(frames_file, ("mel",), fix)["mel"]
     if len(frames) != lens.sum():
         raise UserError(f"{frames_file} is damaged ({len(frames)} frames in place of {lens.sum()}); {fix}")
-    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digest)
+    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digests)
 
 
-def read_arrays(path: Path, names: tuple[str, ...], fix: str) -> dict[str, np.ndarray]:
-    """Return the arrays `names` of a .npz file or, of a .npy file, one that stays on disk, by the stem of the file's name.
+def read_arrays(path: Path, names: tuple[str, ...], fix: str, maybe: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Return the arrays `names` of a .npz file, and those of `maybe` that are there; the one of a .npy file stays on disk.
 
     Raise UserError, which ends in `fix`, for a damaged file, and for one with pickled objects, which are never unpickled.
     """
     with readable(path, fix):
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-        return {name: stored if isinstance(stored, np.ndarray) else stored[name] for name in names}
+        if isinstance(stored, np.ndarray):
+            return {names[0]: stored}
+        return {name: stored[name] for name in (*names, *(name for name in maybe if name in stored))}
 
 
 @torch.no_grad()
-def _compute(utterances: list[datadir.Utterance], digest: str, index_file: Path, frames_file: Path) -> None:
+def _compute(utterances: list[datadir.Utterance], digests: dict[str, str], index_file: Path, frames_file: Path) -> None:
     logmel = LogMel()
 
     def mel(utt: datadir.Utterance) -> np.ndarray:
@@ -80,4 +87,4 @@ def _compute(utterances: list[datadir.Utterance], digest: str, index_file: Path,
         chunks = list(progress(pool.map(mel, utterances), len(utterances), "log-mel"))
     with write_aside(frames_file) as aside, open(aside, "wb") as file:
         np.save(file, np.concatenate(chunks))
-    write_json(index_file, {"data": digest, "lens": [len(c) for c in chunks]})
+    write_json(index_file, {"data": digests, "lens": [len(c) for c in chunks]})

@@ -30,6 +30,13 @@ class Config:
     fit_frames: int = 400_000  # frames drawn at random to fit the clusters
 
 
+def digests(config: Config) -> dict[str, str]:
+    """Return the digests of the files that the targets are made from, apart from the speech."""
+    if config.source == "mfcc":
+        return {}
+    return {f"targets.source: {name}": digest for name, digest in Door(config.source).digests().items()}
+
+
 def compute(corpus: Corpus, config: Config, seed: int) -> tuple[np.ndarray, int]:
     """Return the clusters of every encoder frame, all utterances end to end, [sum T/4, S] int16, and their number."""
     rng = np.random.default_rng(seed)

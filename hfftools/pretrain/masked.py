@@ -69,14 +69,12 @@ class _Objective:
     def __init__(self, config: Config, exp: ExpDir):
         self.config = config
         self.corpus: Corpus = corpus(list(config.data), Path(config.features or exp.root / "features"))
-        check_inputs(exp.inputs, {"data": self.corpus.digest})
         module = plugin("pretrain", config.targets.name)
-        if not exp.targets.exists():
-            targets, classes = module.compute(self.corpus, config.targets, config.seed)
-            with write_aside(exp.targets) as aside, open(aside, "wb") as file:
-                np.savez(file, targets=targets, classes=classes)
-        stored = read_arrays(exp.targets, ("targets", "classes"), AGAIN)
-        self.targets, self.classes = stored["targets"], int(stored["classes"])
+        self.digests = {**self.corpus.digests, **module.digests(config.targets)}
+        if config.init:
+            self.digests |= {f"init: {name}": digest for name, digest in Door(config.init).digests().items()}
+        check_inputs(exp.inputs, self.digests)
+        self.targets, self.classes = self._make_targets(exp.targets)
         sub_lens = subsampled_len(torch.from_numpy(self.corpus.lens)).numpy()
         if len(self.targets) != sub_lens.sum():
             raise UserError(f"{exp.targets} belongs to other data; remove {exp.root} and begin again")
@@ -88,6 +86,25 @@ class _Objective:
             require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")
             self.model.load_state_dict(first.state_dict())
         self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)
+
+    def _make_targets(self, file: Path) -> tuple[np.ndarray, int]:
+        """Return targets and the number of classes from `file`, which is made unless it is there, of the same inputs.
+
+        The configuration is recorded only after this, so that of a run killed in between the file alone says what it is of.
+        """
+        config = self.config
+        parts = {
+            name: digest for name, digest in self.digests.items() if ": " in name and not name.startswith("init: ")
+        }
+        made_from = json.dumps([vars(config.targets), config.seed, parts], sort_keys=True)
+        if file.exists():
+            stored = read_arrays(file, ("targets", "classes"), AGAIN, ("made_from",))
+            if str(stored.get("made_from", made_from)) == made_from:  # older versions did not record it
+                return stored["targets"], int(stored["classes"])
+        targets, classes = plugin("pretrain", config.targets.name).compute(self.corpus, config.targets, config.seed)
+        with write_aside(file) as aside, open(aside, "wb") as opened:
+            np.savez(opened, targets=targets, classes=classes, made_from=made_from)
+        return targets, classes
 
     def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, float, float]:
         """Return the loss (HuBERT, eq. 3), the accuracy at masked frames, and the seconds of audio of one batch.
@@ -142,7 +159,7 @@ def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
     with exp.alone():
         objective = _Objective(config, exp)
         save_config(config, exp.config)
-        write_json(exp.inputs, {"data": objective.corpus.digest})
+        write_json(exp.inputs, objective.digests)
         setup_logging(exp.log)
         hours, outputs = f"{objective.corpus.hours:.2f} h", objective.targets.shape[1]
         log.info(f"{len(objective.corpus)} utterances, {hours}; {objective.classes} targets x {outputs}")

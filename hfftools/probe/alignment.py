@@ -8,6 +8,7 @@ import torch
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
+from hfftools.data.inputs import of_set
 from hfftools.expdir import ExpDir, check_inputs, write_json
 from hfftools.log import UserError, log, progress
 from hfftools.nn.logmel import HOP_SAMPLES, RATE_HZ, WINDOW_SAMPLES, LogMel
@@ -47,12 +48,13 @@ def align(
     words, or no utterance of a set can be aligned.
     """
     every = list(dict.fromkeys([training_set, *directories]))
-    sets = {Path(directory).name: datadir.read(directory) for directory in every}
+    sets = {datadir.set_name(directory): datadir.read(directory) for directory in every}
     if len(sets) < len(every):
         raise UserError(f"two of {', '.join(every)} have the same name, and alignments are kept by it; rename one")
-    inputs = {"the name of the training set": Path(training_set).name, "the list of sets": " ".join(sets)}
+    inputs = {"the name of the training set": datadir.set_name(training_set), "the list of sets": " ".join(sets)}
     inputs |= {"the pronunciations": phones.digest, "the seed": str(seed), "the settings": str(SETTINGS)}
-    inputs |= {f"the set {name}": datadir.digest(utterances) for name, utterances in sets.items()}
+    for name, utterances in sets.items():
+        inputs |= of_set(f"the set {name}", utterances)
     files = {name: {kind: folder / name / f"{kind}.ctm" for kind in KINDS} for name in sets}
     exp = ExpDir(folder)
     with exp.alone():
@@ -63,12 +65,12 @@ def align(
         if existing and not exp.inputs.exists():
             raise UserError(f"{existing[0]} was not made by hff, and would be overwritten; name another folder")
         if len(existing) < len(files) * len(KINDS):
-            new = _align_sets(sets, Path(training_set).name, phones, seed, device)
+            new = _align_sets(sets, datadir.set_name(training_set), phones, seed, device)
             write_json(exp.inputs, inputs)  # first, so that what an interrupted run leaves is known as its own
-            for name, of_set in new.items():
+            for name, spans in new.items():
                 for kind, path in files[name].items():
-                    ctm.write(path, {utt: getattr(aligned, kind) for utt, aligned in of_set.items()})
-                log.info(f"{folder / name}: {len(of_set)} utterances aligned")
+                    ctm.write(path, {utt: getattr(aligned, kind) for utt, aligned in spans.items()})
+                log.info(f"{folder / name}: {len(spans)} utterances aligned")
     aligned: dict[str, Aligned] = {}
     for kinds in files.values():
         spoken, words = ctm.read(kinds["phones"]), ctm.read(kinds["words"])

@@ -17,6 +17,7 @@ from torch import Tensor
 from hfftools.corpora.prepare import prepare
 from hfftools.data import datadir
 from hfftools.data.batch import Batch, Speech, plan
+from hfftools.data.inputs import of_set
 from hfftools.expdir import ExpDir
 from hfftools.log import UserError
 from hfftools.nn.ctc import frames_needed
@@ -28,7 +29,7 @@ from hfftools.text.phones import Phones
 from hfftools.text.units import Units
 from hfftools.text.units import load as load_units
 from hfftools.text.units import make
-from hfftools.train.experiment import device_of, learnable, open_cache
+from hfftools.train.experiment import device_of, learnable, open_cache, states_from
 from hfftools.upstream.base import choose_layers
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
@@ -105,10 +106,12 @@ class ProbeInputs:
 
     def digests(self) -> dict[str, str]:
         """Return digests of all that a result depends on, apart from the configuration."""
-        digests = {key: datadir.digest(utterances) for key, utterances in self.sets.items()}
+        digests = dict(self.upstream.digests)
+        for key, utterances in self.sets.items():
+            digests |= of_set(key, utterances, speakers=True)
         digests |= {"units": self.units.digest} if self.units else {}
         digests |= {"phones": self.phones.digest} if self.phones else {}
-        return {"upstream": self.upstream.hash, **digests}
+        return digests
 
     def open(self) -> None:
         """Set `train` and `dev`; with `features`, first cache the states of each set that has no folder there.
@@ -117,7 +120,7 @@ class ProbeInputs:
         """
         features, directories = self.config.features, list(self.directories.values())
         if features:
-            missing = [d for d in directories if not open_cache(features, d, [])[0].info_file.exists()]
+            missing = [d for d in directories if not open_cache(features, d).info_file.exists()]
             if missing:
                 seconds, out = self.config.batch_seconds, Path(features)
                 extract(self.config.upstream, missing, out, self.layers, seconds, self.device)
@@ -131,8 +134,8 @@ class ProbeInputs:
             return learnable(directory, self.units, self.upstream, self.layers, self.config.features, needed)
         utterances, cache = self.sets["train" if train else "dev"], None
         if self.config.features:
-            cache, digest = open_cache(self.config.features, directory, utterances)
-            cache.check(self.upstream.hash, self.layers, digest)
+            cache = open_cache(self.config.features, directory)
+            cache.check(self.layers, states_from(self.upstream, utterances))
         return Speech(utterances, None, cache, self.layers)
 
     @property

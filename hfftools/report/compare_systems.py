@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfftools import score
 from hfftools.expdir import ExpDir
-from hfftools.infer.decode_sets import task_of_set
+from hfftools.infer.decode_sets import refuse_stale, task_of_set
 from hfftools.log import UserError, log, require
 
 
@@ -51,6 +51,8 @@ def compare(first: Path, second: Path) -> list[score.Comparison]:
 
 
 def _compare_sets(first: Path, second: Path) -> score.Comparison:
+    refuse_stale(first)
+    refuse_stale(second)
     task, other = task_of_set(first), task_of_set(second)
     require(task.reference == other.reference, f"{first} and {second}: their tasks predict different things")
     one, two = (score.read_decoded(folder, task.reference) for folder in (first, second))

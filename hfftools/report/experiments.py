@@ -14,8 +14,9 @@ import numpy as np
 
 from hfftools import score
 from hfftools.config import flat
+from hfftools.data.datadir import set_name
 from hfftools.expdir import ExpDir
-from hfftools.infer.decode_sets import read_scores
+from hfftools.infer.decode_sets import read_scores, stale
 from hfftools.log import UserError, log, require
 from hfftools.task.base import Task
 from hfftools.train.experiment import HARMLESS, read_config, task_of
@@ -130,7 +131,7 @@ def read(roots: list[Path]) -> list[Section]:
             (unfinished if exp.config.exists() and exp.checkpoints.exists() else other).append(root)
             continue
         config = read_config(exp, [])
-        dev_name = Path(config.data.dev).name
+        dev_name = set_name(config.data.dev)
         place = Path(os.path.abspath(root)).parent.parent  # not resolve: exp/ may be a link to a larger disk
         section = sections.setdefault((place, config.upstream), {})
         used = read_resources(exp)
@@ -163,7 +164,11 @@ def _columns(runs: list[ExpDir], task: type[Task]) -> dict[str, Column]:
     decoded_by_name: dict[str, list[score.Decoded]] = {}
     for run in runs:
         for folder in run.decoded():
-            if read_scores(folder):
+            if changed := stale(folder):
+                log.warning(
+                    f"{folder}: the content of {', '.join(changed)} has changed since; left out: run hff-decode"
+                )
+            elif read_scores(folder):
                 decoded_by_name.setdefault(folder.name, []).append(score.read_decoded(folder, task.reference))
     columns = {}
     for name, decodes in decoded_by_name.items():

@@ -1,18 +1,21 @@
 """Read an experiment's configuration, targets and data: what training, decoding and probing all start from."""
 
+import json
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 from hfftools import dist
-from hfftools.config import plugin, read_recorded, resolve, with_option
+from hfftools.config import flat, plugin, read_recorded, resolve, with_option
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, Targets
 from hfftools.data.datadir import Utterance
+from hfftools.data.inputs import of_set
 from hfftools.data.perturb import Perturb
-from hfftools.expdir import ExpDir
+from hfftools.expdir import ExpDir, check_inputs
 from hfftools.log import UserError, log
 from hfftools.model import ROOMS, Model
 from hfftools.nn.precision import use_bf16
@@ -36,14 +39,25 @@ def configure(sources: list[Path], overrides: list[str]) -> Config:
 
 
 def read_config(exp: ExpDir, overrides: list[str]) -> Config:
-    """Return an experiment's recorded configuration with `overrides`; raise UserError for one that could change a result."""
+    """Return an experiment's recorded configuration with `overrides`.
+
+    Raise UserError for an override that could change a result, and where the recorded options were edited after training.
+    """
     for word in overrides:
         if word.partition("=")[0] not in CHANGEABLE:
             raise UserError(f"'{word}': after training only {', '.join(CHANGEABLE)} can be chosen")
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
-    read_recorded(exp.config)  # an empty file would stand for the defaults
+    check_inputs(exp.inputs, recorded_digest(exp))
     return configure([exp.config], overrides)
+
+
+def recorded_digest(exp: ExpDir) -> dict[str, str]:
+    """Return the digest of the recorded options, without those that say where things are or that change no result."""
+    options = flat(read_recorded(exp.config))  # without the defaults of options that it does not name
+    free = (*CHANGEABLE, "upstream", "perturb.noise")
+    kept = {key: value for key, value in options.items() if key not in free and not key.startswith("data.")}
+    return {"the options in config.yaml": sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]}
 
 
 def device_of(wanted: str) -> torch.device:
@@ -71,8 +85,13 @@ def task_of(config: Config) -> type[Task]:
 
 
 def kept_targets(exp: ExpDir, config: Config) -> Targets:
-    """Return the targets that the experiment keeps: the units of a recogniser, the labels of a classifier."""
-    return task_of(config).load_targets(exp.units)
+    """Return the targets that the experiment keeps: the units of a recogniser, the labels of a classifier.
+
+    Raise UserError where they are not those of the training.
+    """
+    targets = task_of(config).load_targets(exp.units)
+    check_inputs(exp.inputs, {"data.units": targets.digest})
+    return targets
 
 
 def keep_targets(exp: ExpDir, targets: Targets) -> None:
@@ -84,9 +103,14 @@ def keep_targets(exp: ExpDir, targets: Targets) -> None:
         aside.rename(exp.units)
 
 
-def open_cache(features: str, directory: str, utterances: list[Utterance]) -> tuple[HiddenCache, str]:
-    """Return the cache of a data directory's hidden states, and the digest of the audio that it must be made from."""
-    return HiddenCache(features, Path(directory).name), datadir.digest(utterances, with_text=False)
+def open_cache(features: str, directory: str) -> HiddenCache:
+    """Return the cache of a data directory's hidden states."""
+    return HiddenCache(features, datadir.set_name(directory))
+
+
+def states_from(upstream: Upstream, utterances: list[Utterance]) -> dict[str, str]:
+    """Return the digests of what the hidden states of a set have to be made from."""
+    return {**upstream.digests, **of_set("data", utterances, text=False)}
 
 
 def usable_features(config: Config, model: Model) -> str:
@@ -115,9 +139,9 @@ def speech(config: Config, directory: str, targets: Targets, model: Model, only:
     utterances = datadir.read(directory, need_text=False, reference=model.task.reference)
     cache = None
     if features := usable_features(config, model):
-        cache, digest = open_cache(features, directory, utterances)
-        if not cache.matches(model.upstream.hash, model.layers, digest):
-            log.info(f"{cache.folder} does not hold {directory}: running the upstream")
+        cache = open_cache(features, directory)
+        if lacks := cache.lacks(model.layers, states_from(model.upstream, utterances)):
+            log.info(f"{cache.folder} lacks {', '.join(lacks)} of {directory}: running the upstream")
             cache = None
     chosen = [utt for utt in utterances if only is None or utt.id in only]
     return Speech(chosen, targets, cache, model.layers)
@@ -142,8 +166,8 @@ def learnable(
     utterances = datadir.read(directory, reference=reference)
     cache = None
     if features:
-        cache, digest = open_cache(features, directory, utterances)
-        cache.check(upstream.hash, layers, digest)
+        cache = open_cache(features, directory)
+        cache.check(layers, states_from(upstream, utterances))
     if frames_needed is not None:
         _refuse_unknown(Path(directory) / reference, utterances, targets)
         fastest = max(perturb.config.speeds) if perturb else 1.0

@@ -8,6 +8,7 @@ import torch
 from hfftools import dist
 from hfftools.config import compare_config, recorded_option, save_config
 from hfftools.data import datadir
+from hfftools.data.inputs import of_set
 from hfftools.expdir import ExpDir, check_inputs, write_json
 from hfftools.log import UserError, log, require, setup_logging
 from hfftools.meter.flops import count_run
@@ -59,10 +60,12 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
         targets = experiment.kept_targets(exp, config)
     else:
         targets = task.make_targets(Path(config.data.units), [u.text or "" for u in sets["data.train"]])
-    inputs = {"data.units": targets.digest} | {key: datadir.digest(utterances) for key, utterances in sets.items()}
+    inputs = {"data.units": targets.digest, **source.digests()}
+    for key, utterances in sets.items():
+        inputs |= of_set(key, utterances)
     perturb = experiment.perturbation(config)
     if perturb and perturb.recordings:
-        inputs["perturb.noise"] = datadir.digest(perturb.recordings, with_text=False)
+        inputs |= of_set("perturb.noise", perturb.recordings, text=False)
     check_inputs(exp.inputs, inputs)
     if exp.final.exists():
         log.info(f"{exp.final} exists already: nothing to train")
@@ -76,14 +79,14 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
         raise UserError(
             "mask: with data.features the upstream is not run, so nothing in it is masked; set mask.time=0 mask.channel=0"
         )
-    check_inputs(exp.inputs, {"upstream": upstream.hash})
+    check_inputs(exp.inputs, upstream.digests)  # once more: its files may have been downloaded only now
     shape = (targets, upstream, model.layers)
     train = experiment.learnable(config.data.train, *shape, features, model.task.frames_needed, perturb, task.reference)
     dev = experiment.learnable(config.data.dev, *shape, kept, reference=task.reference)
     loop = Loop(exp, config, model, train, dev, device)
     if dist.is_main():
         save_config(config, exp.config)
-        write_json(exp.inputs, {**inputs, "upstream": upstream.hash})
+        write_json(exp.inputs, {**inputs, **upstream.digests, **experiment.recorded_digest(exp)})
         experiment.keep_targets(exp, targets)
         setup_logging(exp.log)
     counts = parameters(model)

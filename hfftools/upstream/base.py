@@ -15,7 +15,8 @@ class Upstream(nn.Module):
 
     Attributes: `name`; `num_layers`, the number of blocks L, so that states 0..L exist; `dim`, the width D of each;
     `stride_samples`, samples per frame; `middle_samples`, the middle of the samples that the front end sees for frame 0;
-    `hash`, a digest of the weights that tells one model from another.
+    `hash`, a digest of the weights that tells one model from another; `settings`, a digest of what else its files say of
+    how it computes, empty where they hold nothing but weights.
     """
 
     name: str
@@ -24,6 +25,12 @@ class Upstream(nn.Module):
     stride_samples: int
     middle_samples: float
     hash: str
+    settings: str = ""
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Return what results of the model are recorded to be made from, as `Source.digests` does without loading it."""
+        return model_digests(self.hash, self.settings)
 
     def out_lens(self, num_samples_B: Tensor) -> Tensor:
         """Return valid frames [B] from samples [B], by the front end's own convolution formula."""
@@ -96,6 +103,11 @@ class Upstream(nn.Module):
         """
         shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in self.parameters()}
         return copy.deepcopy(self, {**shared, **{id(b): b for b in self.buffers()}})
+
+
+def model_digests(weights: str, settings: str = "") -> dict[str, str]:
+    """Return {input: digest} of a model, as records of results have them."""
+    return {"upstream": weights, **({"upstream settings": settings} if settings else {})}
 
 
 def check_layers(upstream: Upstream, layers: Sequence[int]) -> None:

@@ -14,13 +14,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from hfftools.expdir import file_hash, write_aside
+from hfftools.data.inputs import file_digest
+from hfftools.expdir import write_aside
 from hfftools.log import UserError, require
 from hfftools.nn.conformer import ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
 from hfftools.records import readable
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.source import Source
 
 BUNDLED = ("hff_tiny",)  # names of weights/<name>.safetensors, each with its card in weights/<name>.md
@@ -149,7 +150,7 @@ def load(path: Path, name: str) -> ConformerUpstream:
     missing = [key for key in missing if not key.startswith("logmel.")]
     if missing or extra:
         raise UserError(f"upstream {name}: {path} lacks {missing[:3]} and has {extra[:3]} in addition; rebuild it")
-    model.hash = file_hash(path)
+    model.hash = file_digest(path)
     return model
 
 
@@ -173,6 +174,9 @@ class Door(Source):
     @classmethod
     def claims(cls, text: str) -> bool:
         return text in BUNDLED or text.endswith(".safetensors") or (Path(text) / ENCODER).is_file()
+
+    def digests(self) -> dict[str, str]:
+        return model_digests(file_digest(self.file))
 
     def load(self) -> ConformerUpstream:
         return load(self.file, self.text).eval()

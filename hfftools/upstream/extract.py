@@ -3,6 +3,7 @@
 A set whose cache is there, whole, and of the same weights and utterances is skipped.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
+from hfftools.data.inputs import of_set, refuse_other_set
 from hfftools.log import UserError, log, progress
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import load_upstream
@@ -77,7 +79,7 @@ def extract(
     upstream = load_upstream(name).eval()
     upstream.requires_grad_(False)
     chosen = choose_layers(layers, upstream, "--layers")
-    names = [Path(directory).name for directory in dict.fromkeys(directories)]
+    names = [datadir.set_name(directory) for directory in dict.fromkeys(directories)]
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"two data directories are called {twice[0]}; a cache holds one folder a name")
     for number, directory in enumerate(dict.fromkeys(directories)):
@@ -87,11 +89,16 @@ def extract(
             verify(upstream, data)
         if out is None:
             continue
-        cache = HiddenCache(out, Path(directory).name)
-        digest = datadir.digest(utterances, with_text=False)
-        if cache.matches(upstream.hash, chosen, digest):
+        cache = HiddenCache(out, datadir.set_name(directory))
+        digests = of_set("data", utterances, text=False)
+        lacks = cache.lacks(chosen, {**upstream.digests, **digests})
+        if not lacks:
             log.info(f"{cache.folder} is there already")
             continue
+        refuse_other_set(cache.made_from(), directory, digests, cache.folder, "give another folder, by --out")
+        if cache.info_file.exists():
+            log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
         states = _states(upstream.to(device), data, chosen, batch_seconds, device)
-        frames = cache.write(states, chosen, name, upstream.hash, digest)
+        made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
+        frames = cache.write(states, chosen, name, made_from)
         log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")

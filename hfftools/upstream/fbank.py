@@ -6,7 +6,7 @@ from torch import nn
 
 from hfftools.log import require
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.source import Source
 
 STACK = 4  # frames of 10 ms side by side: as wide a step as hff_tiny's
@@ -57,6 +57,9 @@ class Door(Source):
     @classmethod
     def names(cls) -> list[str]:
         return [FbankUpstream.name]
+
+    def digests(self) -> dict[str, str]:
+        return model_digests(FbankUpstream.hash)
 
     def load(self) -> FbankUpstream:
         return FbankUpstream()

@@ -9,6 +9,7 @@ What becomes of a model depends on its family: a module of this folder that has
 """
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,13 +17,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from hfftools.expdir import file_hash
+from hfftools.data.inputs import file_digest
 from hfftools.log import UserError, require
 from hfftools.nn.rate import RATE_HZ
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.registry import modules_with
 from hfftools.upstream.source import Source
 
+IRRELEVANT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")  # of config.json
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # one file or its shards
 
 
@@ -59,7 +61,18 @@ class Door(Source):
             rate_hz == RATE_HZ, f"upstream {self.text}: {self.folder} was trained at {rate_hz} Hz, not at {RATE_HZ}"
         )
         weights = self._weights()
-        return self.family.convert(self._read_model(), extractor, self.text, file_hash(*weights))
+        model = self.family.convert(self._read_model(), extractor, self.text, file_digest(*weights))
+        model.settings = self._settings()
+        return model
+
+    def digests(self) -> dict[str, str]:
+        return model_digests(file_digest(*self._weights()), self._settings())
+
+    def _settings(self) -> str:
+        """Return a digest of the two files of settings, without what says nothing of how the model computes."""
+        files = [_read_json(self.folder / name, self.text) for name in ("config.json", "preprocessor_config.json")]
+        kept = [{key: value for key, value in file.items() if key not in IRRELEVANT} for file in files]
+        return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def _weights(self) -> list[Path]:
         for pattern in WEIGHTS:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.source import Source
 
 
@@ -35,6 +35,11 @@ def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: in
     return torch.lerp(low_BTD, high_BTD, part_BT1).masked_fill((lens_B == 0)[:, None, None], 0.0)
 
 
+def _joined(first: str, second: str) -> str:
+    """Return one digest for those of two models; empty where both are."""
+    return hashlib.sha256(f"{first}+{second}".encode()).hexdigest()[:16] if first or second else ""
+
+
 class PairUpstream(Upstream):
     """`A+B`. Lengths, stride and `dim` are A's; `dims` tells the width of each state."""
 
@@ -42,7 +47,8 @@ class PairUpstream(Upstream):
         super().__init__()
         self.first, self.second = first, second
         self.name = f"{first.name}+{second.name}"
-        self.hash = hashlib.sha256(f"{first.hash}+{second.hash}".encode()).hexdigest()[:16]
+        self.hash = _joined(first.hash, second.hash)
+        self.settings = _joined(first.settings, second.settings)
         self.num_layers = first.num_layers + second.num_layers + 1
         self.dim, self.stride_samples, self.middle_samples = first.dim, first.stride_samples, first.middle_samples
 
@@ -108,6 +114,13 @@ class PairSource(Source):
 
     def load(self) -> PairUpstream:
         return PairUpstream(self.first.load(), self.second.load()).eval()
+
+    def digests(self) -> dict[str, str]:
+        both = self.first.digests(), self.second.digests()
+        if not all(both):
+            return {}
+        weights, settings = (_joined(*(one.get(key, "") for one in both)) for key in ("upstream", "upstream settings"))
+        return model_digests(weights, settings)
 
     def check_sizes(self) -> None:
         self.first.check_sizes()

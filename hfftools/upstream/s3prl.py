@@ -15,11 +15,11 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from hfftools.expdir import file_hash
+from hfftools.data.inputs import file_digest
 from hfftools.log import UserError, log, require
 from hfftools.upstream import huggingface
-from hfftools.upstream.base import Upstream
-from hfftools.upstream.checkpoint_files import fetch
+from hfftools.upstream.base import Upstream, model_digests
+from hfftools.upstream.checkpoint_files import cache_file, fetch
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.shapes import SHAPES
 from hfftools.upstream.source import Source
@@ -87,13 +87,10 @@ class Door(Source):
 
     def load(self) -> TransformerUpstream:
         """Return the model; raise UserError for a file that is unreadable or not of the family, or without a network."""
-        if self.kind:
-            family, path = self.family, Path(self.path)
-        else:
-            if self.real != self.text:
-                log.info("upstream %s is s3prl's %s", self.text, self.real)
-            family = registered()[self.real]
-            path = fetch(url_of(self.real, family))
+        if not self.kind and self.real != self.text:
+            log.info("upstream %s is s3prl's %s", self.text, self.real)
+        family = self.family if self.kind else registered()[self.real]
+        path = Path(self.path) if self.kind else fetch(url_of(self.real, family))
         try:
             with torch.random.fork_rng(
                 devices=[]
@@ -108,7 +105,11 @@ class Door(Source):
             raise UserError(
                 f"upstream {self.text}: {path} is not a checkpoint of s3prl's {family} ({line}); {fix}"
             ) from None
-        return _upstream(model, normalise, self.text, file_hash(path))
+        return _upstream(model, normalise, self.text, file_digest(path))
+
+    def digests(self) -> dict[str, str]:
+        file = Path(self.path) if self.kind else cache_file(url_of(self.real, registered()[self.real]))
+        return model_digests(file_digest(file)) if file.is_file() else {}
 
     def check_sizes(self) -> None:
         require(

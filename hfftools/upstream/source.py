@@ -41,6 +41,10 @@ class Source:
         """Return the model, on the CPU and in eval mode; raise UserError that says what is wrong with its files."""
         raise NotImplementedError
 
+    def digests(self) -> dict[str, str]:
+        """Return the `digests` that the loaded model has, without loading it; empty where its files are not there yet."""
+        raise NotImplementedError
+
     def check_sizes(self) -> None:
         """Raise UserError where `random` cannot know the sizes of the model; nothing is read or built."""
 

@@ -1,18 +1,18 @@
 """Keep the hidden states {layer: h [T, D]} of each utterance in Kaldi archives on disk; only this module uses kaldiio.
 
 A cache holds one folder a set, and in it `layer_NN.ark` and `layer_NN.scp` for each layer, which kaldiio reads anywhere,
-and cache.json, written last, which names the upstream, its hash and the layers.
+and cache.json, written last, which says what they were made from.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import kaldiio
 import numpy as np
 
-from hfftools.expdir import write_aside, write_json
+from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError
 from hfftools.records import read_json
 
@@ -25,20 +25,31 @@ class HiddenCache:
         self.info_file = self.folder / "cache.json"
         self._scps: dict[int, dict[str, tuple[str, int]]] = {}
 
-    def matches(self, upstream_hash: str, layers: Iterable[int], data: str) -> bool:
-        """Return whether the cache is whole, of this upstream, and holds these layers of data with this digest."""
+    def made_from(self) -> dict[str, str]:
+        """Return the digests of what the states were made from, and the data directory; empty where there is no cache."""
         if not self.info_file.exists():
-            return False
-        form = {"hash": str, "data": str, "layers": [int]}
-        info = read_json(self.info_file, form, "remove it and extract the hidden states again (stage 2)")
-        return (info["hash"], info["data"]) == (upstream_hash, data) and set(layers) <= set(info["layers"])
+            return {}
+        info = self._info()
+        older = {"upstream": info.get("hash", ""), "data": info.get("data", "")}
+        return info.get("made_from", older)
 
-    def check(self, upstream_hash: str, layers: Iterable[int], data: str) -> None:
-        """Raise UserError, which says what is missing, where `matches` would be false."""
-        if not self.matches(upstream_hash, layers, data):
+    def _info(self) -> dict:
+        return read_json(self.info_file, {"layers": [int]}, "remove it and extract the hidden states again (stage 2)")
+
+    def lacks(self, layers: Iterable[int], digests: Mapping[str, str]) -> list[str]:
+        """Return what keeps the cache from being used: inputs that have changed, layers that it does not hold."""
+        record = self.made_from()
+        if not record:
+            return ["everything"]
+        missing = set(layers) - set(self._info()["layers"])
+        return changed_inputs(record, digests) + [f"layer {layer}" for layer in sorted(missing)]
+
+    def check(self, layers: Iterable[int], digests: Mapping[str, str]) -> None:
+        """Raise UserError, which says what has changed or is missing, where the cache cannot be used."""
+        if lacks := self.lacks(layers, digests):
             raise UserError(
-                f"{self.folder}: not the hidden states of this upstream, these layers and these utterances; "
-                "run stage 2 again, or leave features empty"
+                f"{self.folder} holds no states of the present {', '.join(lacks)}; run stage 2 again (hff-extract), or "
+                "leave features empty"
             )
 
     def _scp(self, layer: int) -> dict[str, tuple[str, int]]:
@@ -79,10 +90,12 @@ class HiddenCache:
         items: Iterable[tuple[str, dict[int, np.ndarray]]],
         layers: list[int],
         name: str,
-        upstream_hash: str,
-        data: str,
+        made_from: Mapping[str, str],
     ) -> int:
-        """Write every utterance of `items`, replacing what was there; return the number of frames."""
+        """Write every utterance of `items`, replacing what was there; return the number of frames.
+
+        `name` is the upstream's, and `made_from` has digests and the data directory.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.info_file.unlink(missing_ok=True)
         self._scps, frames = {}, 0
@@ -100,7 +113,5 @@ class HiddenCache:
         for layer in layers:
             with write_aside(self.folder / f"layer_{layer:02d}.scp") as aside:
                 aside.write_text("".join(sorted(lines[layer])), encoding="utf-8")
-        write_json(
-            self.info_file, {"upstream": name, "hash": upstream_hash, "data": data, "layers": layers, "frames": frames}
-        )
+        write_json(self.info_file, {"upstream": name, "made_from": dict(made_from), "layers": layers, "frames": frames})
         return frames

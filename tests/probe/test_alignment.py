@@ -167,7 +167,7 @@ def test_what_changed_is_named(aligned, tmp_path):
         align(sets[0], sets[:1], Phones(), folder, 0, CPU)
     utterances = list(read(sets[1:]).values())
     datadir.write(tmp_path / "dev", utterances[1:])
-    with pytest.raises(UserError, match="content of the set dev has changed since"):
+    with pytest.raises(UserError, match="content of the set dev: segments, the set dev: text, .* has changed since"):
         align(sets[0], [sets[0], str(tmp_path / "dev")], Phones(), folder, 0, CPU)
     with pytest.raises(UserError, match="have the same name"):
         align(sets[0], [*sets, str(tmp_path / "dev")], Phones(), folder, 0, CPU)

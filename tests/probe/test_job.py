@@ -88,15 +88,15 @@ def test_an_interrupted_probe_goes_on_to_the_same_weights(probing, tmp_path, mon
     whole = rows(tmp_path / "whole", probing)
     import hfftools.probe.job as module
 
-    real, calls = module.write_aside, []
+    real, calls = module.write_state, []
 
-    def stop_after_one(path):
+    def stop_after_one(path, state):
         if len(calls) == 1:
             raise KeyboardInterrupt  # at the end of the second epoch
         calls.append(path)
-        return real(path)
+        return real(path, state)
 
-    monkeypatch.setattr(module, "write_aside", stop_after_one)
+    monkeypatch.setattr(module, "write_state", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
         probe(tmp_path / "cut", [], probing)
     monkeypatch.undo()
@@ -144,7 +144,7 @@ def test_a_changed_probe_is_refused_and_a_finished_one_kept(probing, tmp_path, c
     begun = [*probing, f"dev={tmp_path}/dev"]
     probe(tmp_path / "q", [], begun)
     datadir.write(tmp_path / "dev", shorter[1:])
-    with pytest.raises(UserError, match="content of dev has changed since"):
+    with pytest.raises(UserError, match="content of dev: segments, .* has changed since"):
         probe(tmp_path / "q", [], begun)
 
 

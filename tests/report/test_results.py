@@ -77,7 +77,7 @@ def decoded(root: Path, name: str, refs: dict[str, str], hyps: dict[str, str]) -
     folder.mkdir(parents=True)
     write_table(folder / "ref", refs)
     write_table(folder / "text", hyps)
-    (folder / "decode.json").write_text("{}")
+    (folder / "decode.json").write_text('{"scores": {}}')
     decode_sets.rescore(folder)
 
 

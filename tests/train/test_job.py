@@ -94,7 +94,7 @@ def test_cached_states_give_the_run_that_waveforms_give(options, corpus, encoder
     first = min((tmp_path / "feats" / "dev").glob("*.scp"))
     assert len(first.read_text().splitlines()) == 6
     cache = HiddenCache(tmp_path / "feats", "dev")
-    cache.info_file.write_text(cache.info_file.read_text().replace('"hash": "', '"hash": "0'))
+    cache.info_file.write_text(cache.info_file.read_text().replace('"upstream": "', '"upstream": "0'))
     with pytest.raises(UserError, match="run stage 2 again"):
         train(tmp_path / "stale", options, f"data.features={tmp_path}/feats")
 
@@ -152,7 +152,7 @@ def test_other_noise_is_refused_by_name(options, tmp_path):
     train(tmp_path / "exp", noisy)
     train(tmp_path / "exp", noisy)
     waveform.save(tmp_path / "noise" / "b.wav", np.zeros(16000))
-    with pytest.raises(UserError, match="content of perturb.noise has changed since"):
+    with pytest.raises(UserError, match="content of perturb.noise: segments, perturb.noise: audio has changed since"):
         train(tmp_path / "exp", noisy)
 
 
@@ -254,7 +254,7 @@ def test_changed_data_or_units_are_refused_by_name(options, corpus, tmp_path):
     here = [*options, f"data.train={data}", f"data.units={tmp_path}/units"]
     train(tmp_path / "exp", here)
     (data / "text").write_text((data / "text").read_text().replace(" the ", " that "))
-    with pytest.raises(UserError, match="content of data.train has changed since"):
+    with pytest.raises(UserError, match="content of data.train: text has changed since"):
         train(tmp_path / "exp", here)
     units.train("char", ["abcdefgh"], None, tmp_path / "units")
     with pytest.raises(UserError, match="data.units"):

@@ -20,7 +20,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def files_in(folder):
-    return sorted(path.name for path in folder.glob("*") if path.suffix != ".lock")
+    return sorted(path.name for path in folder.glob("*") if path.suffix not in (".lock", ".sqlite"))
 
 
 def test_cache_files_are_those_of_s3prl(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import kaldiio
 import numpy as np
 import pytest
 
+from hfftools.expdir import write_json
 from hfftools.log import UserError
 from hfftools.upstream.state_cache import HiddenCache
 
@@ -13,7 +14,7 @@ STATES = {f"s1-u{i}": {layer: np.random.randn(5 + i, 4).astype(np.float32) for l
 @pytest.fixture
 def cache(tmp_path):
     made = HiddenCache(tmp_path, "dev")
-    assert made.write(STATES.items(), [0, 2], "some", "abc", "data1") == 18
+    assert made.write(STATES.items(), [0, 2], "some", {"upstream": "abc", "data: audio": "data1"}) == 18
     return HiddenCache(tmp_path, "dev")
 
 
@@ -26,12 +27,20 @@ def test_round_trip(cache):
 
 
 def test_it_matches_its_own_upstream_layers_and_utterances_only(cache):
-    assert cache.matches("abc", [2], "data1")
-    assert not cache.matches("abd", [2], "data1")
-    assert not cache.matches("abc", [1], "data1")
-    assert not cache.matches("abc", [2], "data2")
-    with pytest.raises(UserError, match="run stage 2 again"):
-        cache.check("abd", [2], "data1")
+    mine = {"upstream": "abc", "data: audio": "data1"}
+    assert cache.lacks([2], mine) == []
+    assert cache.lacks([2], {**mine, "upstream": "abd"}) == ["upstream"]
+    assert cache.lacks([1, 2], mine) == ["layer 1"]
+    assert cache.lacks([2], {**mine, "data: audio": "data2"}) == ["data: audio"]
+    with pytest.raises(UserError, match="no states of the present upstream, layer 1; run stage 2 again"):
+        cache.check([1], {**mine, "upstream": "abd"})
+
+
+def test_a_cache_of_an_older_version_is_of_its_upstream_and_data(cache):
+    write_json(cache.info_file, {"upstream": "some", "hash": "abc", "data": "d", "layers": [0, 2], "frames": 18})
+    new = {"upstream settings": "s", "data: audio": "a"}  # which the older version did not look at
+    assert cache.lacks([2], {"upstream": "abc", "data": "d", **new}) == []
+    assert cache.lacks([2], {"upstream": "abd", "data": "e", **new}) == ["upstream", "data"]
 
 
 def test_an_interrupted_write_leaves_no_cache(tmp_path):
@@ -40,10 +49,10 @@ def test_an_interrupted_write_leaves_no_cache(tmp_path):
         raise KeyboardInterrupt
 
     cache = HiddenCache(tmp_path, "dev")
-    cache.write(STATES.items(), [0, 2], "some", "abc", "data1")
+    cache.write(STATES.items(), [0, 2], "some", {"upstream": "abc", "data: audio": "data1"})
     with pytest.raises(KeyboardInterrupt):
-        cache.write(cut(), [0, 2], "some", "abc", "data1")
-    assert not HiddenCache(tmp_path, "dev").matches("abc", [0], "data1")
+        cache.write(cut(), [0, 2], "some", {"upstream": "abc", "data: audio": "data1"})
+    assert HiddenCache(tmp_path, "dev").lacks([0], {}) == ["everything"]
 
 
 def test_a_damaged_archive_is_named(cache):
