@@ -72,6 +72,9 @@ def test_nothing_is_left_running_after_an_interrupt(how, number):
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
         assert wait_until(lambda: marker in running())
         process.send_signal(number)
-        process.communicate(timeout=20)
+        try:
+            process.communicate(timeout=20)
+        finally:
+            process.kill()  # else a failed test would wait for it
     assert process.returncode != 0
     assert wait_until(lambda: not alive(marker))
