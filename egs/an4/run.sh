@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # CMU AN4: 0.8 hours of spelled names, numbers and dates; small enough for a laptop. ./run.sh --help
 set -euo pipefail
-. ./cmd.sh && . ./path.sh && . ./db.sh
+. utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --corpus DIR         the unpacked corpus (default: AN4 in db.sh; if that is empty, it is downloaded)

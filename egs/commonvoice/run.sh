@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Common Voice: one language of a release, all of its training speech or some hours of it. ./run.sh --help
 set -euo pipefail
-. ./cmd.sh && . ./path.sh && . ./db.sh
+. utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --corpus PATH        a release's tarball, or the folder it was unpacked to (default: COMMONVOICE in db.sh)

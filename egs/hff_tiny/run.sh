@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rebuild hff_tiny, the upstream in the package, from training parts of public corpora. ./run.sh --help
 set -euo pipefail
-. ./cmd.sh && . ./path.sh && . ./db.sh
+. utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --librispeech DIR    holds train-clean-5 and train-clean-100-1perspk (default: LIBRISPEECH in db.sh)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # LibriSpeech: read English; mini_librispeech's 5 hours, 100 h or 960 h, or Libri-Light's 10 min to 10 h. ./run.sh --help
 set -euo pipefail
-. ./cmd.sh && . ./path.sh && . ./db.sh
+. utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --corpus DIR         the unpacked corpus (default: LIBRISPEECH in db.sh; if that is empty, it is downloaded)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demo: synthesised speech, the bundled upstream, and three ways to use its frozen layers. ./run.sh --help
 set -euo pipefail
-. ./cmd.sh && . ./path.sh && . ./db.sh
+. utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]
   --upstream NAME      foundation model (default hff_tiny, which is in the package)

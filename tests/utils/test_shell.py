@@ -283,6 +283,21 @@ def test_several_processes_train_through_torchrun(stages):
     assert "torchrun --standalone --nproc-per-node 2 --no-python hff-train exp/lora --method lora" in first
 
 
+@pytest.mark.parametrize("file", ["cmd.sh", "path.sh", "db.sh"])
+def test_settings_with_the_line_ends_of_windows_are_refused(file, tmp_path):
+    for name in ("cmd.sh", "path.sh", "db.sh"):
+        (tmp_path / name).write_text(f"# the settings\n{name[:-3]}=read\n")
+    script = f"set -euo pipefail; cd '{tmp_path}'; . {ROOT}/utils/settings.sh; echo ${{cmd}} ${{path}} ${{db}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "read read read\n"), done.stderr
+    (tmp_path / file).write_bytes(b"# the settings\nCORPUS=/data\r\n")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr == f"{file}: line 2 ends in CR LF; run: sed -i 's/\\r$//' {file}\n"
+    subprocess.run(["bash", "-c", done.stderr.partition("run: ")[2]], cwd=tmp_path, check=True)
+    assert (tmp_path / file).read_bytes() == b"# the settings\nCORPUS=/data\n"
+
+
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_has_no_complaint():
     scripts = [*(ROOT / "utils").glob("*.sh"), *(ROOT / "tests" / "utils").glob("*.sh")]
