@@ -1,14 +1,18 @@
 """Set up the command lines of all commands, and turn errors into one line and a non-zero exit code."""
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from hfftools import __version__
 from hfftools.completion import complete, packaged
 from hfftools.log import UserError, log
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space, no more of the quota, no larger file (ulimit -f)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -81,6 +85,7 @@ def run_main(main: Callable[[], None]) -> None:
     name = Path(sys.argv[0]).name
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         _log_to_files(str(error))
         sys.exit(f"{name}: error: {error}")
@@ -89,12 +94,23 @@ def run_main(main: Callable[[], None]) -> None:
     except BrokenPipeError:  # the reader of standard output, such as `head`, has ended: nobody reads a message
         sys.exit(1)
     except OSError as error:  # a full disk, a folder without write permission: the user can fix it, and needs the name
-        _log_to_files(str(error))
-        sys.exit(f"{name}: error: {error.filename or 'a file'}: {error.strerror or error}")
+        message = _place_and_reason(error)
+        _log_to_files(message)
+        sys.exit(f"{name}: error: {message}")
+
+
+def _place_and_reason(error: OSError) -> str:
+    """Return what the system refused, and where: of the two names of a copy or renaming, the one that is written."""
+    full = error.errno in _FULL
+    # what is written to a file names it (disk.writing); standard output has no name
+    place = error.filename2 or error.filename or ("standard output" if full else "a file")
+    fix = "; make room, and run the same command again" if full else ""
+    return f"{place}: {error.strerror or error}{fix}"
 
 
 def _log_to_files(message: str) -> None:
     """Write the error to the log files as well; on the terminal it is the last line already."""
     for handler in log.handlers:
         if isinstance(handler, logging.FileHandler):
-            handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None))
+            with suppress(OSError):  # the error may be that the disk is full
+                handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), None))

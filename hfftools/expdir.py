@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hfftools.disk import sync
+from hfftools.disk import sync, writing
 from hfftools.log import UserError
 from hfftools.records import read_json
 
@@ -29,13 +29,14 @@ def write_aside(path: Path | str, synced: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield aside
-        aside.chmod(0o666 & ~_UMASK)  # safetensors and tempfile create files that only their owner can read
-        if synced:
-            sync(aside)  # before the rename: else a loss of power may leave the new name with no content
-        os.replace(aside, path)
-        if synced:
-            sync(path.parent)
+        with writing(path, aside):
+            yield aside
+            aside.chmod(0o666 & ~_UMASK)  # safetensors and tempfile create files that only their owner can read
+            if synced:
+                sync(aside)  # before the rename: else a loss of power may leave the new name with no content
+            os.replace(aside, path)
+            if synced:
+                sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -54,7 +55,7 @@ def write_json(path: Path | str, value: object) -> None:
 def append_json_line(path: Path, value: dict) -> None:
     """Append one line to a .jsonl file in a single write, after completing a line that a killed process left unfinished."""
     unfinished = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
-    with open(path, "ab") as file:
+    with writing(path), open(path, "ab") as file:
         file.write((("\n" if unfinished else "") + json.dumps(value, ensure_ascii=False) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())

@@ -30,7 +30,7 @@ def setup_logging(file: Path | None = None) -> None:
     handlers: list[logging.Handler] = [_TqdmHandler()]
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_FileHandler(file, encoding="utf-8"))
     for handler in handlers:
         handler.setFormatter(form)
         log.addHandler(handler)
@@ -43,6 +43,16 @@ class _TqdmHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _FileHandler(logging.FileHandler):
+    """Raise the error of a full disk, where logging would print a traceback and go on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, self.baseFilename) from None
+        super().handleError(record)
 
 
 def progress(items: Iterable | None, total: int | None, what: str, unit: str = "utt") -> tqdm:

@@ -5,11 +5,12 @@ import http.client
 import os
 import time
 from pathlib import Path
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
+from hfftools.disk import check_room, writing
 from hfftools.expdir import write_json
 from hfftools.log import UserError, log, progress
 from hfftools.records import read_json
@@ -38,8 +39,15 @@ def fetch(url: str, path: Path, checksum: str = "") -> Path:
                 os.replace(part, path)
                 _note(part).unlink(missing_ok=True)
     except (OSError, http.client.HTTPException) as error:
+        if _of_disk(error):
+            raise
         raise UserError(f"cannot download {url} ({error}); put the file in place by hand, as {path}") from None
     return path
+
+
+def _of_disk(error: Exception) -> bool:
+    """Return whether an error is of the disk, such as one that is full, and not of the connection."""
+    return isinstance(error, OSError) and not isinstance(error, URLError) and error.filename is not None
 
 
 def _note(part: Path) -> Path:
@@ -62,7 +70,7 @@ def _download(url: str, part: Path) -> None:
                 isinstance(error, HTTPError) and error.code == 416 and had
             ):  # range not satisfiable: the file is now shorter than this part
                 part.unlink()
-            elif attempt == TRIES or _size(part) <= had:
+            elif attempt == TRIES or _of_disk(error) or _size(part) <= had:
                 raise
             log.info("%s: %s; resuming at byte %d", url, error, _size(part))
             time.sleep(WAIT_S)
@@ -110,7 +118,8 @@ def _version(headers: http.client.HTTPMessage) -> str:
 def _receive(response: http.client.HTTPResponse, part: Path, had: int, expected: int) -> None:
     """Append the body to the first `had` bytes of `part`; raise OSError if it ends before `expected` bytes in all."""
     chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
-    with open(part, "ab" if had else "wb") as file:
+    check_room(part.parent, expected - had, f"the rest of {part.name.removesuffix('.part')}")
+    with writing(part), open(part, "ab" if had else "wb") as file:
         total = -(-(expected - had) // CHUNK_BYTES) or None  # chunks, rounded up; None: the server named no length
         for chunk in progress(chunks, total, part.name.removesuffix(".part"), "MiB"):
             file.write(chunk)

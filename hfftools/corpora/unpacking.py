@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
+from hfftools.disk import check_room, writing
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, progress, suggest
 from hfftools.textfile import read_lines
@@ -86,7 +87,10 @@ def language_folder(source: Path, lang: str) -> Path:
 
 def unpack(archive: Path, folder: Path) -> None:
     """Write all files of an archive into `folder`; raise UserError if it is damaged or holds anything but files."""
-    with _open_tar(archive) as tar:
+    folder.mkdir(parents=True, exist_ok=True)
+    # speech hardly gets smaller in an archive, so its size is about what its files take
+    check_room(folder, archive.stat().st_size, f"what is in {archive.name}")
+    with _open_tar(archive) as tar, writing(folder):
         tar.extractall(folder, filter=_plain)
 
 
@@ -119,6 +123,8 @@ def _open_tar(archive: Path) -> Iterator[tarfile.TarFile]:
             while stream.read(1 << 20):  # gzip checks its sum only at the very end
                 pass
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk is full: the archive is not to blame
+            raise
         reason = " ".join(str(error).split())
         raise UserError(f"{archive} cannot be unpacked ({reason}); delete it and download it again") from None
 

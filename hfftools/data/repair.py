@@ -7,7 +7,7 @@ from hfftools.audio import waveform
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, is_positive, parse_span
 from hfftools.data.table import format_table, read_loosely, read_table
 from hfftools.data.validation import Table, faults_of_length, lengths_s
-from hfftools.expdir import write_text
+from hfftools.expdir import write_aside, write_text
 from hfftools.log import UserError, log
 from hfftools.text.normalise import Options, normalise
 
@@ -131,9 +131,9 @@ def _replace(directory: Path, texts: dict[str, str]) -> None:
     old = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
     changed = [name for name, text in texts.items() if old.get(name) != text.encode()]
     if changed:
-        (directory / ".backup").mkdir(exist_ok=True)
         for name in old:
-            shutil.copy2(directory / name, directory / ".backup" / name)
+            with write_aside(directory / ".backup" / name) as aside:
+                shutil.copy2(directory / name, aside)
     for name in changed:
         write_text(directory / name, texts[name])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hfftools.decode.ngram import BEGIN, END, UNKNOWN, read_texts
+from hfftools.disk import writing
 from hfftools.log import UserError, log, require
 from hfftools.records import read_json
 from hfftools.text.units import Units
@@ -90,7 +91,7 @@ def _plain(path: Path) -> Iterator[Path]:
             yield path
             return
     with tempfile.TemporaryDirectory() as folder:
-        with unpacked(path) as content, open(Path(folder) / "lm", "wb") as plain:
+        with writing(folder), unpacked(path) as content, open(Path(folder) / "lm", "wb") as plain:
             plain.write(content.read(3).removeprefix(BOM_UTF8))
             shutil.copyfileobj(content, plain)
         yield Path(plain.name)

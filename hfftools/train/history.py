@@ -6,6 +6,7 @@ from functools import cached_property
 from torch.utils.tensorboard import SummaryWriter
 
 from hfftools import score
+from hfftools.disk import writing
 from hfftools.expdir import ExpDir, write_text
 from hfftools.log import UserError
 
@@ -41,10 +42,11 @@ class History:
         newest[f"dev_{newest.pop('metric')}"] = score.dev_value(newest)  # TensorBoard stores numbers only
         del newest["dev_error"]
         newest.pop("lower_is_better", None)
-        for key, value in newest.items():
-            for name, number in value.items() if isinstance(value, dict) else [("", value)]:
-                self._board.add_scalar(f"{key}/{name}".rstrip("/"), number, newest["epoch"])
-        self._board.flush()
+        with writing(self.exp.tensorboard):
+            for key, value in newest.items():
+                for name, number in value.items() if isinstance(value, dict) else [("", value)]:
+                    self._board.add_scalar(f"{key}/{name}".rstrip("/"), number, newest["epoch"])
+            self._board.flush()
 
     def best(self, count: int) -> list[int]:
         """Return the `count` epochs of lowest dev error, then dev loss, or all if there are fewer; the best one first."""

@@ -98,6 +98,7 @@ def extract(
         refuse_other_set(cache.made_from(), directory, digests, cache.folder, "give another folder, by --out")
         if cache.info_file.exists():
             log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
+        cache.check_room(sum(data.durations_s) * upstream.frame_rate_hz, [upstream.dims[layer] for layer in chosen])
         states = _states(upstream.to(device), data, chosen, batch_seconds, device)
         made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
         frames = cache.write(states, chosen, name, made_from)

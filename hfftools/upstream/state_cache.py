@@ -12,6 +12,7 @@ from pathlib import Path
 import kaldiio
 import numpy as np
 
+from hfftools.disk import check_room, sync, sync_all, writing
 from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError
 from hfftools.records import read_json
@@ -85,6 +86,12 @@ class HiddenCache:
                 f"{self.folder}: cannot read {utt} ({error}); remove the folder, run stage 2 again"
             ) from None
 
+    def check_room(self, frames: float, widths: Iterable[int]) -> None:
+        """Raise UserError unless there is room for so many frames of layers of these widths, in place of what is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        old = sum(path.stat().st_size for path in self.folder.glob("layer_*.ark"))
+        check_room(self.folder, frames * sum(widths) * np.float32().nbytes - old, "what extraction writes")
+
     def write(
         self,
         items: Iterable[tuple[str, dict[int, np.ndarray]]],
@@ -98,9 +105,10 @@ class HiddenCache:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.info_file.unlink(missing_ok=True)
+        sync(self.folder)  # what follows must not reach the disk before it
         self._scps, frames = {}, 0
         lines: dict[int, list[str]] = {layer: [] for layer in layers}
-        with ExitStack() as stack:
+        with writing(self.folder), ExitStack() as stack:
             arks = {}
             for layer in layers:
                 path = self.folder / f"layer_{layer:02d}.ark"
@@ -111,7 +119,8 @@ class HiddenCache:
                     kaldiio.save_ark(file, {utt: np.asarray(hidden[layer], np.float32)})
                 frames += len(hidden[layers[0]])
         for layer in layers:
-            with write_aside(self.folder / f"layer_{layer:02d}.scp") as aside:
+            with write_aside(self.folder / f"layer_{layer:02d}.scp", synced=False) as aside:
                 aside.write_text("".join(sorted(lines[layer])), encoding="utf-8")
+        sync_all(self.folder)  # before the record that says that all this is there
         write_json(self.info_file, {"upstream": name, "made_from": dict(made_from), "layers": layers, "frames": frames})
         return frames
