@@ -1,4 +1,4 @@
-"""Deal with the disk: wait until files are on it, where they survive a loss of power; notice that it is full."""
+"""Deal with the disk: sync files to it, so that they survive a loss of power; notice that it is full; lock folders."""
 
 import ctypes
 import os
@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hfftools.log import UserError
+from filelock import FileLock, Timeout
+
+from hfftools.log import UserError, log
 
 _PROBE_BYTES = 1 << 20
 
@@ -72,3 +74,51 @@ def check_room(folder: Path, size_bytes: float, what: str) -> None:
             f"{folder}: {what} takes about {size_bytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free; make room, or name "
             "a folder on another disk"
         )
+
+
+@contextmanager
+def alone(folder: Path, waits: bool = False) -> Iterator[None]:
+    """Lock a folder against other processes, and remove temporary files that killed ones left in it.
+
+    Where another process has it, wait if `waits` is true, and raise UserError otherwise. A folder that cannot be written
+    to is not locked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not waits:
+            raise UserError(f"{folder}: another process is working in this folder; wait for it, or stop it") from None
+        log.info(f"{folder}: another process is working in this folder; waiting for it")
+        lock.acquire()
+    try:
+        remove_temporary(folder, deep=True)
+        yield
+    finally:
+        lock.release()
+        if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written: leave no empty folder
+            (folder / ".lock").unlink()
+            folder.rmdir()
+
+
+def remove_temporary(folder: Path, deep: bool = False) -> None:
+    """Remove the temporary files of `write_aside` that processes which were killed left in a folder, or below it."""
+    for left in folder.rglob(".*.*.tmp") if deep else folder.glob(".*.*.tmp"):
+        number = left.name.split(".")[-2]
+        if left.is_file() and number.isdecimal() and not _runs(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process of this machine runs."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True

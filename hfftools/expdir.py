@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from hfftools.disk import sync, writing
+from hfftools.disk import alone, sync, writing
 from hfftools.log import UserError
 from hfftools.records import read_json
 
@@ -200,24 +198,8 @@ class ExpDir:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Lock the folder against other processes, and remove temporary files that killed ones left."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.root}: another process is working in this folder; wait for it, or stop it"
-            ) from None
-        try:
-            for left in [*self.root.glob(".*.tmp"), *self.checkpoints.glob(".*.tmp")]:
-                if left.is_file():
-                    left.unlink(missing_ok=True)
+        with alone(self.root):
             yield
-        finally:
-            lock.release()
-            if [path.name for path in self.root.iterdir()] == [".lock"]:  # nothing was written: leave no empty folder
-                (self.root / ".lock").unlink()
-                self.root.rmdir()
 
 
 def changed_inputs(record: Mapping[str, str], inputs: Mapping[str, str]) -> list[str]:

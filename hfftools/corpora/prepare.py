@@ -12,6 +12,7 @@ from hfftools.corpora.download import fetch
 from hfftools.corpora.unpacking import unpack
 from hfftools.data import datadir
 from hfftools.data.validation import validate
+from hfftools.disk import alone
 from hfftools.expdir import write_json
 from hfftools.log import UserError, log
 from hfftools.records import read_json
@@ -44,9 +45,23 @@ def prepare(
         options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
     options_of_corpus = configure(corpus, options)
     config: list[Any] = [] if options_of_corpus is None else [options_of_corpus]  # the functions' last argument, if any
-    done_file = out / f".{corpus}.json"
     wanted: dict[str, Any] = {"source": str(source.resolve()) if source else None, "limit": limit}
     wanted["options"] = asdict(config[0]) if config else {}
+    with alone(out, waits=True):
+        return _prepare(corpus, source, out, limit, module, config, wanted)
+
+
+def _prepare(
+    corpus: str,
+    source: Path | None,
+    out: Path,
+    limit: int | None,
+    module: ModuleType,
+    config: list[Any],
+    wanted: dict[str, Any],
+) -> list[str]:
+    """Do what `prepare` does in a folder that is locked; `wanted` is the record of what the sets are made from."""
+    done_file = out / f".{corpus}.json"
     if done_file.exists():
         done = read_json(done_file, {"from": dict, "sets": [str]})
         if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):
@@ -82,8 +97,9 @@ def _find(
     """Return the folder of the corpus after download or unpacking; None for a corpus that is generated."""
     if source is None:
         if hasattr(module, "archives"):
-            for url, checksum in module.archives(*config).items():
-                _unpack(url, checksum, downloads)
+            with alone(downloads, waits=True):
+                for url, checksum in module.archives(*config).items():
+                    _unpack(url, checksum, downloads)
             return downloads / "unpacked"
         if getattr(module, "GENERATED", False):
             return None
@@ -91,7 +107,8 @@ def _find(
             f"--source: where is {corpus}? {getattr(module, 'WHERE', 'Give the folder it was unpacked to')}"
         )
     if source.is_file() and hasattr(module, "unpack"):
-        return module.unpack(source, downloads, limit, *config)
+        with alone(downloads, waits=True):
+            return module.unpack(source, downloads, limit, *config)
     if not source.is_dir():
         raise UserError(f"--source {source} is not a folder; give the folder that the corpus was unpacked to")
     return source

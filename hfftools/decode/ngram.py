@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from hfftools.data.table import read_table
+from hfftools.disk import alone
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import log, require
 from hfftools.records import read_json
@@ -58,6 +59,12 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
         _check_spelling(texts, units)
     digest = sha256("\n".join(texts).encode()).hexdigest()
     made = {"order": order, "units": units.digest if units else None, "text_sha256": digest}
+    with alone(out, waits=True):
+        return _make(texts, order, units, out, made)
+
+
+def _make(texts: list[str], order: int, units: Units | None, out: Path, made: dict) -> Path:
+    """Do what `make` does in a folder that is locked; `made` is the record of what the model is made from."""
     info = out / "lm.json"
     if info.exists() and read_json(info, dict) == made:
         log.info(f"{out}/lm.arpa is there already, made from the same text")

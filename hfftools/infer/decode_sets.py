@@ -14,6 +14,7 @@ from hfftools.data.datadir import Utterance
 from hfftools.data.inputs import of_set, refuse_other_set
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
+from hfftools.disk import alone
 from hfftools.expdir import ExpDir, changed_inputs, write_json
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
@@ -60,7 +61,8 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Sea
         for directory in directories:
             out = exp.decode(datadir.set_name(directory), search.label)
             folders.append(out)
-            _decode_set(job, directory, out, bank)
+            with alone(out, waits=True):
+                _decode_set(job, directory, out, bank)
         bank.models.pop(exp.root, None)  # the upstream stays in memory for the next experiment
     return folders
 

@@ -10,6 +10,7 @@ import torch
 from hfftools.audio import waveform
 from hfftools.data import datadir
 from hfftools.data.inputs import of_set
+from hfftools.disk import alone
 from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError, progress
 from hfftools.nn.logmel import LogMel
@@ -46,8 +47,9 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     index_file, frames_file = folder / "index.json", folder / "mel.npy"
     utterances = [u for d in directories for u in datadir.read(d, need_text=False)]
     digests = of_set("data", utterances, text=False)
-    if not index_file.exists():
-        _compute(utterances, digests, index_file, frames_file)
+    with alone(folder, waits=True):
+        if not index_file.exists():
+            _compute(utterances, digests, index_file, frames_file)
     fix = f"remove {folder} and run the same command again"
     index = read_json(index_file, {"data": str | dict, "lens": [int]}, fix)
     record = {"data": index["data"]} if isinstance(index["data"], str) else index["data"]  # a str of older versions

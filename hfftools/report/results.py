@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from hfftools import score
+from hfftools.disk import remove_temporary
 from hfftools.expdir import write_text
 from hfftools.infer.decode_sets import read_scores
 from hfftools.meter import resources
@@ -95,6 +96,7 @@ def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple
         lines += ["", f"{depth} Costs", *_costs(section), "", *resources.LEGEND, ""]
         for name in section.names():
             lines += _details(section, name, depth)
+    remove_temporary(out.parent)  # also of the pictures beside it
     write_text(out, "\n".join(lines))
     return tables[:-1], plots
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sentencepiece
 
+from hfftools.disk import alone
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import UserError, log
 from hfftools.records import read_json
@@ -147,16 +148,17 @@ def make(kind: str, texts: Iterable[str], size: int | None, folder: Path | str) 
     folder, texts = Path(folder), list(texts)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; units need a folder")
-    if folder.exists() and any(folder.iterdir()):
-        try:
-            units = load(folder)
-            if units.made_from == _made_from(kind, texts, size):
-                log.info(f"{folder} is there already, made from the same text")
-                return units
-            log.info(f"{folder} was made from other text or other options; making it again")
-        except UserError as error:
-            log.info(f"{error}: making it again")
-    return train(kind, texts, size, folder)
+    with alone(folder, waits=True):
+        if any(path.name != ".lock" for path in folder.iterdir()):
+            try:
+                units = load(folder)
+                if units.made_from == _made_from(kind, texts, size):
+                    log.info(f"{folder} is there already, made from the same text")
+                    return units
+                log.info(f"{folder} was made from other text or other options; making it again")
+            except UserError as error:
+                log.info(f"{error}: making it again")
+        return train(kind, texts, size, folder)
 
 
 def train(kind: str, texts: Iterable[str], size: int | None, out_dir: Path | str) -> Units:

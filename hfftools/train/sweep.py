@@ -10,6 +10,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from hfftools.config import parse_words, to_yaml
+from hfftools.disk import alone
 from hfftools.expdir import ExpDir, write_json, write_text
 from hfftools.log import UserError, log, require, setup_logging
 from hfftools.train.history import Diverged, summary
@@ -25,6 +26,12 @@ def sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str]
     for value in values:
         usable = value not in ("", ".", "..", "best") and "/" not in value  # each becomes a folder's name
         require(usable, f"--values: '{value}' cannot name a folder; choose among files by hff-train --config instead")
+    with alone(root):
+        return _sweep(root, sources, overrides, keys, values)
+
+
+def _sweep(root: Path, sources: list[Path], overrides: list[str], keys: list[str], values: list[str]) -> Path:
+    """Do what `sweep` does in a folder that is locked."""
     results: dict[str, dict] = {}
     for value in values:
         options = [*overrides, *(f"{key}={value}" for key in keys)]

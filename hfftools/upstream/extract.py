@@ -13,6 +13,7 @@ import torch
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
 from hfftools.data.inputs import of_set, refuse_other_set
+from hfftools.disk import alone
 from hfftools.log import UserError, log, progress
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import load_upstream
@@ -91,15 +92,16 @@ def extract(
             continue
         cache = HiddenCache(out, datadir.set_name(directory))
         digests = of_set("data", utterances, text=False)
-        lacks = cache.lacks(chosen, {**upstream.digests, **digests})
-        if not lacks:
-            log.info(f"{cache.folder} is there already")
-            continue
-        refuse_other_set(cache.made_from(), directory, digests, cache.folder, "give another folder, by --out")
-        if cache.info_file.exists():
-            log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
-        cache.check_room(sum(data.durations_s) * upstream.frame_rate_hz, [upstream.dims[layer] for layer in chosen])
-        states = _states(upstream.to(device), data, chosen, batch_seconds, device)
-        made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
-        frames = cache.write(states, chosen, name, made_from)
+        with alone(cache.folder, waits=True):
+            lacks = cache.lacks(chosen, {**upstream.digests, **digests})
+            if not lacks:
+                log.info(f"{cache.folder} is there already")
+                continue
+            refuse_other_set(cache.made_from(), directory, digests, cache.folder, "give another folder, by --out")
+            if cache.info_file.exists():
+                log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
+            cache.check_room(sum(data.durations_s) * upstream.frame_rate_hz, [upstream.dims[layer] for layer in chosen])
+            states = _states(upstream.to(device), data, chosen, batch_seconds, device)
+            made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
+            frames = cache.write(states, chosen, name, made_from)
         log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")
