@@ -12,7 +12,13 @@ log = logging.getLogger("hff")
 
 
 class UserError(Exception):
-    """An error that the user can fix: one line that says what is wrong, in which file or option, and how to fix it."""
+    """An error that the user can fix: one line that says what is wrong, in which file or option, and how to fix it.
+
+    Characters that cannot be seen or printed, which a damaged file brings into a message, are spelled as in Python: \\x1b.
+    """
+
+    def __init__(self, message: object):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(message)))
 
 
 def require(holds: bool, message: str) -> None:
