@@ -15,8 +15,9 @@ from hfftools.log import UserError
 
 AGAIN = "remove it and run the same command again"
 
-# What a value must be: of a type, {key: form} for a table with at least these keys, or [form] for a list of such values.
-Form = type | UnionType | dict[str, Any] | list[Any]
+# What a value must be: of a type; {key: form} for a table with at least these keys, where a key that ends in ? may be
+# missing, and {...: form} is for the values of all keys; or [form] for a list of such values.
+Form = type | UnionType | dict[Any, Any] | list[Any]
 
 
 @contextmanager
@@ -39,8 +40,14 @@ def readable(path: Path, fix: str = AGAIN) -> Iterator[None]:
 def read_json(path: Path, form: Form, fix: str = AGAIN) -> Any:
     """Return the value of a JSON file; raise UserError unless it has the form."""
     with readable(path, fix):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        check(value, form)
+        return check(_parse(path.read_bytes()), form)
+
+
+def _parse(content: bytes) -> Any:
+    """Return the value of JSON in UTF-8; raise ValueError for half a character too, which could not be printed."""
+    value = json.loads(content.decode("utf-8"))
+    if b"\\ud" in content.lower():
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     return value
 
 
@@ -49,8 +56,8 @@ def read_json_lines(path: Path, form: Form = dict) -> list[dict]:
     records = []
     for line in path.read_bytes().split(b"\n") if path.exists() else ():
         try:
-            records.append(check(json.loads(line), form))
-        except ValueError:
+            records.append(check(_parse(line), form))
+        except (ValueError, RecursionError):
             continue
     return records
 
@@ -60,9 +67,11 @@ def check(value: Any, form: Form, name: str = "it") -> Any:
     if isinstance(form, dict):
         check(value, dict, name)
         for key, inner in form.items():
-            if key not in value:
+            wanted = key.removesuffix("?") if key is not ... else ""
+            if wanted not in value and key == wanted:
                 raise ValueError(f"{name} has no '{key}'")
-            check(value[key], inner, f"'{key}'")
+            for here in value.keys() if key is ... else value.keys() & {wanted}:
+                check(value[here], inner, f"'{here}'")
     elif isinstance(form, list):
         for item in check(value, list, name):
             check(item, form[0], f"an entry of {name}")

@@ -1,5 +1,6 @@
 """A record that is empty, cut or of another form is named, with what to do; none is taken for one that holds nothing."""
 
+import json
 import os
 
 import numpy as np
@@ -58,6 +59,49 @@ def test_lines_of_another_form_are_left_out(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"epoch": 1}\n{"epoch": "2"}\n3\n\0\0\0\n{"epoch": 4}\n{"epo')
     assert read_json_lines(path, {"epoch": int}) == [{"epoch": 1}, {"epoch": 4}]
+
+
+def test_forms_of_tables_whose_keys_are_not_all_known(tmp_path):
+    form = {"sets": {...: {"seconds": float}}, "hash?": str}
+    whole = {"sets": {"dev": {"seconds": 1.0}, "test": {"seconds": 2.0}}}
+    assert check(whole, form) == whole and check(whole | {"hash": "a"}, form)
+    for changed, reason in (
+        ({"hash": None}, "'hash' is of type NoneType"),
+        ({"sets": {"dev": {"seconds": 1.0}, "test": {}}}, "'test' has no 'seconds'"),
+        ({"sets": []}, "'sets' is of type list"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            check(whole | changed, form)
+
+
+def test_half_a_character_is_damage(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"a": "\\ud83d\\ude00"}\n{"a": "\\ud83d"}\n')
+    assert read_json_lines(path) == [{"a": "\U0001f600"}]
+    path.write_bytes(b'{"a": "\\UD83D"}'.replace(b"U", b"u"))
+    with pytest.raises(UserError, match="damaged .*surrogates"):
+        read_json(path, dict)
+
+
+@pytest.mark.parametrize("key", ["parameters", "train_seconds", "dev_error", "peak_bytes"])
+def test_costs_of_another_type_are_damage(made, key):
+    path, read = next((path, read) for path, read in made.items() if path.name == "resources.json")
+    whole = path.read_text()
+    write_json(path, json.loads(whole) | {key: "x"})
+    with pytest.raises(UserError, match=rf"resources\.json is damaged \('{key}' is of type str\)"):
+        read()
+    path.write_text(whole)
+
+
+def test_scores_that_lack_a_count_are_damage(made):
+    path, read = next((path, read) for path, read in made.items() if path.name == "decode.json")
+    whole = path.read_text()
+    stored = json.loads(whole)
+    for changed, reason in (({"words": "1"}, "'words' is of type str"), ({"more": 1}, "unexpected keyword .*'more'")):
+        write_json(path, stored | {"scores": {"wer": stored["scores"]["wer"] | changed}})
+        with pytest.raises(UserError, match=rf"decode\.json is damaged \(.*{reason}"):
+            read()
+    path.write_text(whole)
 
 
 def test_what_the_system_refuses_is_not_called_damage(tmp_path):

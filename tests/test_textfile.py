@@ -115,3 +115,26 @@ def test_a_language_model_is_read_with_a_mark_and_damage_is_named(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="user.arpa is damaged, it cannot be unpacked"):
             Ngram(path)
+
+
+@pytest.mark.parametrize("start", ["\n", "\t\t\n", "clip\tpath\n"])
+def test_a_table_without_its_columns_is_no_table_of_common_voice(start, tmp_path):
+    (tmp_path / "train.tsv").write_text(f"{start}client_id\tpath\tsentence\na\tb\tc\n")
+    with pytest.raises(UserError, match=r"train\.tsv: no column client_id or"):
+        list(unpacking.rows(tmp_path / "train.tsv"))
+    (tmp_path / "train.tsv").write_text("")
+    assert list(unpacking.rows(tmp_path / "train.tsv")) == []
+
+
+def test_lengths_that_are_no_lengths_are_not_known(tmp_path):
+    rows = ["clip\tduration[ms]", "a\t1500", "b\t²", "c\t0", f"d\t{'9' * 400}", "e\t-1"]
+    (tmp_path / "clip_durations.tsv").write_text("\n".join(rows), encoding="utf-8")
+    assert unpacking.seconds(tmp_path) == {"a": 1.5}
+
+
+def test_an_error_is_one_line_without_characters_that_act_on_the_terminal(tmp_path):
+    assert str(UserError("a\nb\x1b[2J \ud800 é 你\ufeff")) == r"a\nb\x1b[2J \ud800 é 你\ufeff"
+    path = tmp_path / "wav.scp"
+    path.write_bytes(b"a\x1b[2J\na\x1b[2J\n")
+    with pytest.raises(UserError, match=r"wav\.scp:1: 'a\\x1b\[2J' has no value"):
+        read_table(path)

@@ -20,6 +20,8 @@ WHERE = (
     "account is needed) and give it, or the folder it was unpacked to"
 )
 
+MOST_MS = 10**9  # no clip is longer, in milliseconds
+
 # What unpacks to more than this is made to fill the disk: gzip hardly makes speech smaller, and zeros 1000 times.
 MOST_BYTES, MOST_TIMES = 1 << 30, 20  # the larger of a size and of a multiple of the archive's size
 
@@ -28,10 +30,10 @@ def rows(tsv: Path) -> Iterator[dict[str, str | None]]:
     """Yield {column: value} of each row, None for a column that a short row lacks; raise UserError for a broken table."""
     # quotation marks are plain characters here: sentences hold single ones, which csv would read on to the next
     reader = csv.DictReader(read_lines(tsv), delimiter="\t", quoting=csv.QUOTE_NONE)
-    lost = {"client_id", "path", "sentence"} - set(reader.fieldnames or ())
-    if lost and reader.fieldnames:
-        raise UserError(f"{tsv}: no column {' or '.join(sorted(lost))}; is it of Common Voice?")
     try:
+        lost = {"client_id", "path", "sentence"} - set(reader.fieldnames or ())
+        if lost and reader.fieldnames is not None:  # None: an empty file
+            raise UserError(f"{tsv}: no column {' or '.join(sorted(lost))}; is it of Common Voice?")
         yield from reader
     except csv.Error as error:
         raise UserError(f"{tsv}:{reader.line_num + 1} cannot be read ({error}); unpack the release again") from None
@@ -44,7 +46,9 @@ def seconds(folder: Path) -> dict[str, float]:
     if tsv.exists():
         for line in read_lines(tsv):  # the line of the columns' names has no number in it
             name, _, ms = line.partition("\t")
-            if ms.isdigit() and int(ms):  # what is not known here is looked up in the clip itself
+            if (
+                ms.isascii() and ms.isdigit() and 0 < int(ms) < MOST_MS
+            ):  # what is not known here is looked up in the clip itself
                 known[name] = int(ms) / 1000
     return known
 

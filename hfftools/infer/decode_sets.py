@@ -20,11 +20,13 @@ from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, require
 from hfftools.model import Model
-from hfftools.records import read_json
+from hfftools.records import read_json, readable
 from hfftools.task.base import Recognition, Task
 from hfftools.train import checkpoint, evaluate, experiment
 from hfftools.train.config import Config
 from hfftools.upstream.names import parse
+
+_FIX = "remove it and run hff-decode again"
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def _keep(
 
 def _read_record(folder: Path) -> dict:
     """Return the decode.json of a decoded set; raise UserError where it is damaged."""
-    return read_json(folder / "decode.json", {"scores": dict}, "remove it and run hff-decode again")
+    return read_json(folder / "decode.json", {"scores": {...: dict}, "task?": str}, _FIX)
 
 
 def stale(folder: Path) -> list[str]:
@@ -232,4 +234,5 @@ def rescore(folder: Path) -> dict[str, Any]:
 def read_scores(folder: Path) -> dict[str, score.Score | score.Figure]:
     """Return the scores of a decoded set by metric, such as wer, cer and ter; none where it has no references."""
     stored = _read_record(folder)["scores"]
-    return {metric: score.restore(counts) for metric, counts in stored.items()}
+    with readable(folder / "decode.json", _FIX):
+        return {metric: score.restore(counts) for metric, counts in stored.items()}

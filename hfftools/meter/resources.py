@@ -4,6 +4,7 @@ import math
 import resource
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,6 +41,14 @@ def checkpoint_bytes(model: Model) -> int:
 
 
 PARTS = {"upstream": "upstream", "inserted": "inserted", "fuse": "fusion", "head": "head"}
+# Of what `columns` and the reports read. Sizes and operations may be missing, or unknown.
+FORM: dict[str, Any] = {"parameters": dict.fromkeys((*PARTS, "trainable_encoder", "upstream_total"), int)}
+FORM |= {"dev_error": float, "metric?": str, "lower_is_better?": bool, "cached": bool}
+FORM |= dict.fromkeys(("audio_seconds", "train_seconds", "wall_seconds"), float | int)
+FORM |= dict.fromkeys(
+    (f"{part}_flops_per_s?" for part in ("forward", "backward", "upstream_forward")), float | int | None
+)
+FORM |= dict.fromkeys((f"{what}_bytes?" for what in ("peak", "peak_less_model", "checkpoint")), float | int | None)
 LEGEND = [
     "Trainable parameters: the upstream's own, those inserted into it, the fusion's, the head's; % of upstream: the sum of",
     "the first three, in percent of all parameters of the upstream. GFLOP: 10⁹ operations per second of audio, two for each",

@@ -8,6 +8,15 @@ from hfftools.figure import plt, save
 from hfftools.log import require
 from hfftools.records import read_json_lines
 
+_FORM = {
+    "epoch": int,
+    "loss": float,
+    "dev_loss": float,
+    "dev_error": float,
+    "metric": str,
+    "layer_weights": {...: float},
+}
+
 
 def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]:
     figure, axes = plt.subplots(figsize=(6, 4))
@@ -18,7 +27,7 @@ def _axes(x_label: str, y_label: str, title: str) -> tuple[plt.Figure, plt.Axes]
 
 def training_curves(exp: ExpDir) -> list[Path]:
     """Write loss.png, wer.png or what the metric is, and layer_weights.png of a fusion that has them; return their paths."""
-    history = read_json_lines(exp.history, {"epoch": int, "loss": float, "dev_loss": float, "metric": str})
+    history = read_json_lines(exp.history, _FORM)
     again = f"remove {exp.final} and run hff-train {exp.root} again, which writes both without training again"
     require(bool(history), f"{exp.history} is missing or damaged; {again}")
     epochs = [record["epoch"] for record in history]

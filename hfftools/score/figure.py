@@ -1,10 +1,11 @@
 """Name, direction and value of any task's metric, and a score (`Figure`) for those that are no error rate of text."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
+from hfftools.records import check
 from hfftools.score.counts import Score, interval, mean_error
 
 
@@ -60,5 +61,7 @@ class Figure:
 
 
 def restore(stored: dict) -> Score | Figure:
-    """Return the score that decode.json keeps as `stored`."""
-    return Figure(**stored) if "value" in stored else Score(**stored)
+    """Return the score that decode.json keeps as `stored`; raise ValueError or TypeError where it is none."""
+    kind: type[Score] | type[Figure] = Figure if "value" in stored else Score
+    needed = [field for field in fields(kind) if field.default is MISSING]
+    return kind(**check(stored, {field.name: field.type for field in needed}))

@@ -12,7 +12,7 @@ from hfftools.data.inputs import of_set
 from hfftools.expdir import ExpDir, check_inputs, write_json
 from hfftools.log import UserError, log, require, setup_logging
 from hfftools.meter.flops import count_run
-from hfftools.meter.resources import checkpoint_bytes, parameters
+from hfftools.meter.resources import FORM, checkpoint_bytes, parameters
 from hfftools.model import Model, check
 from hfftools.records import read_json
 from hfftools.train import experiment
@@ -105,4 +105,4 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
 def read_resources(exp: ExpDir) -> dict:
     """Return what the training cost, and its scores on dev; raise UserError where the record is damaged."""
     fix = f"remove it and {exp.final}, and run hff-train {exp.root} again, which writes both without training again"
-    return read_json(exp.resources, dict, fix)
+    return read_json(exp.resources, FORM, fix)

@@ -75,7 +75,7 @@ def _block_numbers(wanted: Any, count: int, option: str) -> list[int]:
         return list(range(1, count + 1))
     if wanted == "all_but_top":
         return list(range(1, count))
-    if isinstance(wanted, str) and wanted.startswith("top") and wanted[3:].isdigit():
+    if isinstance(wanted, str) and wanted.startswith("top") and wanted[3:].isdecimal():
         numbers = [-n for n in range(1, int(wanted[3:]) + 1)]
     else:
         try:

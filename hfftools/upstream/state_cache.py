@@ -17,6 +17,8 @@ from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError
 from hfftools.records import read_json
 
+_FORM = {"layers": [int], "made_from?": {...: str}, "hash?": str, "data?": str}
+
 
 class HiddenCache:
     """The cached hidden states of one set."""
@@ -35,7 +37,7 @@ class HiddenCache:
         return info.get("made_from", older)
 
     def _info(self) -> dict:
-        return read_json(self.info_file, {"layers": [int]}, "remove it and extract the hidden states again (stage 2)")
+        return read_json(self.info_file, _FORM, "remove it and extract the hidden states again (stage 2)")
 
     def lacks(self, layers: Iterable[int], digests: Mapping[str, str]) -> list[str]:
         """Return what keeps the cache from being used: inputs that have changed, layers that it does not hold."""
@@ -75,7 +77,10 @@ class HiddenCache:
         archive, start = self._scp(layer)[utt]
         with open(archive, "rb") as file:
             file.seek(start)
-            return np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
+            state = np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
+        if not np.isfinite(state).all():
+            raise ValueError(f"layer {layer} has values that are not finite numbers")
+        return state
 
     def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
         """Return {layer: h [T, D] float32} of one utterance; raise UserError where an archive is damaged."""

@@ -59,3 +59,9 @@ def test_a_damaged_archive_is_named(cache):
     (cache.folder / "layer_00.ark").write_bytes(b"")
     with pytest.raises(UserError, match="dev: cannot read s1-u1"):
         cache.read("s1-u1", [0])
+
+
+def test_states_that_are_not_finite_are_damage(cache):
+    cache.write([("u", {0: np.full((2, 3), np.inf)})], [0], "some", {"upstream": "abc"})
+    with pytest.raises(UserError, match="cannot read u .layer 0 has values that are not finite"):
+        cache.read("u", [0])
