@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import soundfile
-
 from fuzz import Kind
+
 from hfftools.audio import waveform
 from hfftools.corpora import an4, commonvoice, librispeech, unpacking
 from hfftools.data import datadir, repair, validation

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from checkpoints import save_pretrained
+from fuzz import Kind
 from fuzz_data import TEXTS
 
-from fuzz import Kind
 from hfftools import score
 from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from fuzz import Kind
 from fuzz_data import audio_kinds, corpus_kinds, data_kinds, text_kinds
 from fuzz_experiment import experiment_kinds, state_kinds, yaml_kinds
-
-from fuzz import Kind
 
 
 def make_kinds(root: Path) -> dict[str, Kind]:

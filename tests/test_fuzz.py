@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from damage import ODD_VALUES, damage
+from fuzz import Kind, Tree, check_whole, try_kind
 from fuzz_kinds import make_kinds
 
-from fuzz import Kind, Tree, check_whole, try_kind
 from hfftools.log import UserError
 
 
