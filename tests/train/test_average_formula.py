@@ -7,7 +7,7 @@ import torch
 
 from hfftools.train import checkpoint
 
-MODEL = SimpleNamespace(upstream=SimpleNamespace(name="none", hash="0"))
+MODEL = SimpleNamespace(upstream=SimpleNamespace(name="none", hash="0", settings=""))
 
 
 def saved(folder, states):

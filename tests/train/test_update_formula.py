@@ -32,7 +32,7 @@ class Line(torch.nn.Module):
         super().__init__()
         self.w_D = torch.nn.Parameter(torch.tensor(WEIGHTS, dtype=torch.float32))
         self.b = torch.nn.Parameter(torch.tensor([BIAS], dtype=torch.float32))
-        self.upstream = SimpleNamespace(name="none", hash="0")
+        self.upstream = SimpleNamespace(name="none", hash="0", settings="")
         self.fuse = SimpleNamespace()
         self.task = SimpleNamespace(
             loss=lambda encode, batch: self.loss(batch),
