@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from hfftools import __version__
+from hfftools import __version__, memory
 from hfftools.completion import complete, packaged
 from hfftools.log import UserError, log
 
@@ -93,8 +93,12 @@ def run_main(main: Callable[[], None]) -> None:
         sys.exit(f"{name}: interrupted; run the same command again to continue")
     except BrokenPipeError:  # the reader of standard output, such as `head`, has ended: nobody reads a message
         sys.exit(1)
-    except OSError as error:  # a full disk, a folder without write permission: the user can fix it, and needs the name
-        message = _place_and_reason(error)
+    except (OSError, RuntimeError, MemoryError) as error:
+        message = memory.explain(error)
+        if message is None and isinstance(error, OSError):  # a full disk, no write permission: the user needs the name
+            message = _place_and_reason(error)
+        if message is None:
+            raise
         _log_to_files(message)
         sys.exit(f"{name}: error: {message}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any
 
+from hfftools import memory
 from hfftools.log import UserError
 
 AGAIN = "remove it and run the same command again"
@@ -25,11 +26,11 @@ def readable(path: Path, fix: str = AGAIN) -> Iterator[None]:
     """Raise UserError in place of what a reader raises on the damaged file `path`; missing files are left to the caller."""
     try:
         yield
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except Exception as error:  # torch, numpy, zipfile and safetensors each raise errors of their own
         # an error number is the system's reason, and the file is not to blame; torch seeks before the start of a cut file
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if memory.ran_out(error) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
             raise
         reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
         raise UserError(

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
+from hfftools import memory
 from hfftools.audio import waveform
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Perturb
@@ -37,6 +38,13 @@ class Batch:
     lens_B: Tensor | None  # frames of `hidden`
     targets_BL: Tensor  # unit ids, zero-padded
     target_lens_B: Tensor
+
+    @property
+    def seconds_B(self) -> list[float]:
+        """Return the duration of each utterance: its share of the summed one."""
+        lens_B = self.num_samples_B if self.lens_B is None else self.lens_B
+        assert lens_B is not None, "a batch holds waveforms or cached states"
+        return (lens_B * (self.seconds / max(1, int(lens_B.sum())))).tolist()
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch with all tensors on `device`."""
@@ -195,11 +203,23 @@ class Speech(Dataset):
             target_lens_B=target_lens_B,
         )
 
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Return the utterances at `rows` as one batch, read by this process."""
+        self.work_on(rows)
+        return self.collate([self[row] for row in rows])
+
+    def work_on(self, rows: Sequence[int]) -> None:
+        """Announce that the utterances at `rows` are computed next, to be named where memory runs out."""
+        memory.work_on([self.utterances[row].id for row in rows], [self.durations_s[row] for row in rows])
+
     def batches(self, order: list[list[int]], workers: int = 0) -> Iterator[Batch]:
         """Yield the batches of `order`, prefetched by `workers` processes (none for cached states, which load quickly)."""
         workers = 0 if self.cache is not None else workers
-        loader = DataLoader(self, batch_sampler=order, collate_fn=self.collate, num_workers=workers)
+        loader = iter(DataLoader(self, batch_sampler=order, collate_fn=self.collate, num_workers=workers))
         try:
-            yield from loader
+            for rows in order:
+                self.work_on(rows)
+                yield next(loader)
+            memory.work_on((), ())
         except UserError as error:  # a worker's error carries a traceback; its last line is our message
             raise UserError(str(error).strip().splitlines()[-1].rpartition("UserError: ")[2]) from None

@@ -14,6 +14,7 @@ from tempfile import TemporaryFile
 
 import torch
 
+from hfftools import memory
 from hfftools.audio import waveform
 from hfftools.audio.decoder import display
 from hfftools.audio.segment import Piece, cut
@@ -175,7 +176,10 @@ def _recognise(
     device = next(model.parameters()).device
     texts = [""] * len(pool)
     for rows in plan([len(piece.wav_N) / waveform.RATE_HZ for _, piece in pool], batch_seconds):
-        batch = _batch([pool[row][1] for row in rows]).to(device)
+        chosen = [pool[row] for row in rows]
+        names = [f"{recording.name} at {piece.start_s:.1f} s" for recording, piece in chosen]
+        memory.work_on(names, [len(piece.wav_N) / waveform.RATE_HZ for _, piece in chosen])
+        batch = _batch([piece for _, piece in chosen]).to(device)
         for row, text in zip(rows, model.predict(batch), strict=True):
             texts[row] = text
         done_s(round(batch.seconds))

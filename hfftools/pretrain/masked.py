@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hfftools import memory
 from hfftools.config import compare_config, plugin, recorded_option, resolve, save_config, with_option
 from hfftools.expdir import (
     ExpDir,
@@ -113,6 +114,8 @@ class _Objective:
         """
         rng = np.random.default_rng([self.config.seed, 1, step])
         crop = int(self.config.crop_seconds * 100)
+        seconds_B = (np.minimum(self.corpus.lens[batch], crop) / 100).tolist()
+        memory.work_on([f"utterance {index + 1} of the data" for index in batch], seconds_B)
         mels, targets = [], []
         for index in batch:
             length = self.corpus.lens[index]

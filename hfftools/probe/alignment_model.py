@@ -150,6 +150,7 @@ def train(speech: Speech, labels: Labels, front: LogMel, seed: int, device: torc
         updater = Updater(optimizer, schedule, MAX_NORM)
         model.train()
         for rows in islice(batches, updates):
+            part.work_on(rows)
             loss, mean_U = _loss(model, criterion, [x[row] for row in rows], [targets[row] for row in rows])
             try:
                 updater.step([loss])

@@ -16,7 +16,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from hfftools import dist, score
+from hfftools import dist, memory, score
 from hfftools.data.batch import Batch, Speech, plan
 from hfftools.expdir import ExpDir
 from hfftools.log import UserError, log, progress
@@ -129,6 +129,7 @@ class Loop:
     def _losses(self, offsets: Sequence[int], batches: list[Batch]) -> Iterator[Tensor]:
         """Yield the summed loss of each batch of this process; its random numbers follow from its place in the epoch."""
         for offset, batch in zip(dist.deal(offsets), batches, strict=True):
+            memory.work_on(batch.ids, batch.seconds_B)  # all batches of the step are loaded already
             torch.manual_seed(crc32(f"{self.config.seed} {self.epoch} {self.position + offset}".encode()))
             seeds = batch.random_seeds(self.config.seed, self.epoch)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.bf16):

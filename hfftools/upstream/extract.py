@@ -28,10 +28,10 @@ def verify(upstream: Upstream, data: Speech) -> None:
     order = sorted({ranked[0], ranked[len(ranked) // 2]})
     layers = upstream.all_layers
     with torch.inference_mode():
-        together = data.collate([data[i] for i in order])
+        together = data.batch(order)
         batched, lens_B = upstream(together.wav_BN, together.num_samples_B, layers)
         for row, index in enumerate(order):
-            alone = data.collate([data[index]])
+            alone = data.batch([index])
             single, len_1 = upstream(alone.wav_BN, alone.num_samples_B, layers)
             if len_1[0] == 0:
                 log.warning(f"{upstream.name}: {alone.ids[0]} is too short for a single frame")

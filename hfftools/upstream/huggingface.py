@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from hfftools import memory
 from hfftools.data.inputs import file_digest
 from hfftools.log import UserError, require
 from hfftools.nn.rate import RATE_HZ
@@ -90,6 +91,8 @@ class Door(Source):
                     self.folder, local_files_only=True, output_loading_info=True, weights_only=True, **options
                 )
         except Exception as error:  # whatever type the reader of this or that file format raises
+            if memory.ran_out(error):
+                raise
             line = str(error).split("\n")[0]
             raise UserError(
                 f"upstream {self.text}: transformers cannot read {self.folder} ({line}); save it again"
@@ -124,6 +127,8 @@ def random(model_type: str, sizes: dict, name: str) -> Upstream:
     try:
         model = model_class(model_class.config_class(**{**sizes, **getattr(family, "OPTIONS", {})}))
     except Exception as error:  # whatever type the checks of this or that size raise
+        if memory.ran_out(error):
+            raise
         line = " ".join(str(error).split())
         raise UserError(f"upstream {name}: transformers cannot build a {model_type} of these sizes ({line})") from None
     return family.convert(model, None, name, "random")

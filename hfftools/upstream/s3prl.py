@@ -15,6 +15,7 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
+from hfftools import memory
 from hfftools.data.inputs import file_digest
 from hfftools.log import UserError, log, require
 from hfftools.upstream import huggingface
@@ -92,14 +93,13 @@ class Door(Source):
         family = self.family if self.kind else registered()[self.real]
         path = Path(self.path) if self.kind else fetch(url_of(self.real, family))
         try:
-            with torch.random.fork_rng(
-                devices=[]
-            ), warnings.catch_warnings():  # weights are drawn before they are loaded
+            # weights are drawn before they are loaded
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # torch's, about the weight norm that s3prl builds with
                 model, normalise = _read(family, path)
-        except UserError:
-            raise
         except Exception as error:  # a file cut short, of another kind or of another family: of whatever type
+            if isinstance(error, UserError) or memory.ran_out(error):
+                raise
             fix = "if it is fairseq's, convert it first" if self.kind else "delete it to have it downloaded again"
             line = str(error).split("\n")[0]
             raise UserError(

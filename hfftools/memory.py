@@ -1,0 +1,66 @@
+"""Say in one line that memory ran out: in which batch, at which utterance, and which option makes batches smaller.
+
+Who computes on a batch announces it by `work_on`; hfftools/cli.py asks `explain` about the error that ended a command.
+The batch is a global value, since the error may come from any depth: loading, forward, backward or a worker process.
+"""
+
+import re
+from collections.abc import Sequence
+
+# What torch, numpy, oneDNN, the libraries of a GPU and the system say, as RuntimeError, MemoryError or OSError. "primitive
+# descriptor" is left out: with it oneDNN says that the processor lacks an operation.
+_FULL = re.compile(
+    r"out of memory|not enough memory|can('t|not) allocate memory|Unable to allocate|MemoryError|bad_alloc|_ALLOC_FAILED"
+    r"|could not create a primitive(?! descriptor)|can't start new thread|killed by signal: Killed",
+    re.IGNORECASE,
+)
+# Worker processes hand over batches in shared memory, by default with an open file for each tensor.
+_SHARED = re.compile(
+    r"shared memory|signal: Bus error|worker .*exited unexpectedly|Too many open files|unable to .*/torch_|items of ancdata"
+)
+_SHORTER = "lower data.batch_seconds (hff-probe and hff-pretrain: batch_seconds, hff-extract: --batch-seconds)"
+
+_in_use: tuple[int, str, float] | None = None  # utterances of the batch; the longest one and its seconds
+
+
+def work_on(ids: Sequence[str], seconds: Sequence[float]) -> None:
+    """Announce the utterances of the batch that is loaded and computed next; none: no batch is in use any more."""
+    global _in_use
+    longest = max(range(len(ids)), key=lambda row: seconds[row], default=None)
+    _in_use = None if longest is None else (len(ids), ids[longest], seconds[longest])
+
+
+def explain(error: BaseException) -> str | None:
+    """Return the line that tells the user where memory ran out and what to do, or None if `error` is another one."""
+    lines = str(error).strip().splitlines()
+    shared = next((line for line in lines if _SHARED.search(line)), None)
+    if shared is not None:
+        reason = _short(shared)
+        return (
+            f"a process that loads audio ran out of shared memory, memory or open files ({reason}); set data.workers=0, or "
+            "give more: `--shm-size=1g` of docker run, `ulimit -n 4096`"
+        )
+    if not ran_out(error):
+        return None
+    reason = next((line for line in reversed(lines) if _FULL.search(line)), "")
+    why = f" ({_short(reason)})" if reason else ""
+    if _in_use is None:
+        return f"out of memory{why}; {_SHORTER}, or free memory"
+    count, utt, seconds = _in_use
+    if count == 1:
+        return (
+            f"out of memory at {utt} of {seconds:.1f} s, alone in its batch{why}; divide it by the file segments, leave it "
+            f"out, or {_SHORTER} if that is above {seconds:.0f}"
+        )
+    return f"out of memory in a batch of {count} utterances, the longest {utt} of {seconds:.1f} s{why}; {_SHORTER}"
+
+
+def ran_out(error: BaseException) -> bool:
+    """Return whether the error says that memory, of the processor or of a GPU, ran out."""
+    return isinstance(error, MemoryError) or _FULL.search(str(error)) is not None
+
+
+def _short(line: str) -> str:
+    """Return a line of an error message without torch's place in its source, and cut to a length that can be read."""
+    line = re.sub(r"^\s*\[enforce fail at [^]]*\]( err == 0\.)?", "", line).strip()
+    return line if len(line) <= 150 else line[:149] + "…"

@@ -1,0 +1,179 @@
+"""Where memory runs out, one line names the longest utterance of the batch and the option that helps."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from hfftools import memory
+from hfftools.audio import waveform
+from hfftools.audio.segment import Piece
+from hfftools.cli import run_main
+from hfftools.data import datadir
+from hfftools.data.batch import Speech, plan
+from hfftools.infer.transcribe import Recording, _recognise
+from hfftools.model import Model
+from hfftools.records import readable
+from hfftools.train.job import train
+from hfftools.upstream.extract import extract
+
+GPU = "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 79.10 GiB of which 1 GiB is free."
+CPU = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"
+
+
+@pytest.fixture(autouse=True)
+def no_batch():
+    memory.work_on((), ())
+
+
+def last_line(capsys, main) -> str:
+    """The message with which a command ends that meets an error."""
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(GPU), RuntimeError(CPU), MemoryError(), MemoryError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"), OSError(12, "Cannot allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+        MemoryError("Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback:\n x\nMemoryError"),
+    ],
+    ids=lambda error: f"{type(error).__name__} {str(error)[:20]}",
+)  # fmt: skip
+def test_every_way_to_run_out_names_the_longest_utterance(error):
+    memory.work_on(["a", "long", "b"], [2.0, 3600.0, 5.0])
+    line = memory.explain(error)
+    assert "\n" not in line and "batch of 3 utterances, the longest long of 3600.0 s" in line
+    assert "lower data.batch_seconds" in line and "enforce fail" not in line and len(line) < 400
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's …"),
+        RuntimeError("unable to open shared memory object </torch_7_1_0> in read-write mode: Too many open files (24)"),
+        RuntimeError("unable to write to file </torch_7_1_0>: No space left on device (28)"),
+        RuntimeError("unable to mmap 640 bytes from file </torch_7_1_0>: Cannot allocate memory (12)"),
+        RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"),
+        OSError(24, "Too many open files"), RuntimeError("received 0 items of ancdata"),
+    ],
+    ids=lambda error: str(error)[:30],
+)  # fmt: skip
+def test_shared_memory_is_told_from_memory(error):
+    assert "set data.workers=0" in memory.explain(error)
+
+
+@pytest.mark.parametrize(
+    "message", ["could not create a primitive descriptor for the LSTM", "shape '[2]' is invalid for input of size 3"]
+)
+def test_other_errors_are_not_explained_by_memory(message):
+    assert memory.explain(RuntimeError(message)) is None
+
+    def main():
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match=re.escape(message)):
+        run_main(main)
+
+
+def test_an_utterance_alone_in_its_batch_is_to_be_divided():
+    memory.work_on(["long"], [3600.0])
+    assert "at long of 3600.0 s, alone in its batch" in memory.explain(MemoryError())
+    memory.work_on((), ())
+    assert memory.explain(MemoryError()).startswith("out of memory; lower data.batch_seconds")
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError(GPU), RuntimeError(CPU)])
+def test_a_file_is_not_to_blame_for_too_little_memory(tmp_path, error):
+    (tmp_path / "state.pt").write_text("whole")
+    with pytest.raises(type(error), match="allocate"), readable(tmp_path / "state.pt"):
+        raise error
+
+
+def longest(folder, utterances) -> str:
+    chosen = [u for u in datadir.read(folder) if u.id in utterances]
+    return max(chosen, key=lambda u: u.duration_s).id
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_training_that_runs_out_names_the_longest_utterance_of_its_batch(
+    corpus, options, tmp_path, capsys, monkeypatch, part
+):
+    batches, encode = [], Model.encode
+
+    def fail(self, batch, *more):
+        if self.training == (part == "train"):
+            batches.append(batch.ids)
+            raise torch.OutOfMemoryError(GPU)
+        return encode(self, batch, *more)
+
+    monkeypatch.setattr(Model, "encode", fail)
+    words = [*options, "tune.name=frozen", "fuse.name=hff", "train.accumulate=2"]
+    line = last_line(capsys, lambda: train(tmp_path / "exp", [], words))
+    named = longest(corpus / part, batches[0])
+    assert f"batch of {len(batches[0])} utterances, the longest {named} of" in line and "CUDA out of memory" in line
+    assert line.partition("error: ")[2] in (tmp_path / "exp/log.txt").read_text()
+
+
+def test_extraction_names_the_utterance_and_keeps_no_half_cache(corpus, encoder, tmp_path, capsys, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Speech, "collate", fail)
+    cpu = torch.device("cpu")
+    line = last_line(capsys, lambda: extract(str(encoder), [f"{corpus}/dev"], tmp_path / "feats", "all", 12.0, cpu))
+    assert "out of memory in a batch of 2 utterances, the longest" in line
+    assert not (tmp_path / "feats").exists()
+
+
+def test_transcription_names_the_recording_and_the_time_in_it(capsys):
+    class Full(torch.nn.Linear):
+        def predict(self, batch):
+            raise torch.OutOfMemoryError(GPU)
+
+    recording = Recording("talk.wav", None, "talk")
+    pool = [(recording, Piece(at_s, torch.zeros(16000 * seconds).numpy())) for at_s, seconds in ((0, 1), (7, 2))]
+    line = last_line(capsys, lambda: _recognise(Full(1, 1), pool, 120.0, print))
+    assert "batch of 2 utterances, the longest talk.wav at 7.0 s of 2.0 s" in line
+
+
+def test_a_worker_killed_by_a_bus_error_asks_for_no_workers(corpus, capsys, monkeypatch):
+    monkeypatch.setattr(waveform, "load", lambda *_: os.kill(os.getpid(), signal.SIGBUS))
+    data = Speech(datadir.read(corpus / "dev"), None)
+    line = last_line(capsys, lambda: list(data.batches(plan(data.durations_s, 12.0), workers=1)))
+    assert "set data.workers=0" in line
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch
+from hfftools.bin import extract
+from hfftools.upstream import extract as _
+import hfftools.upstream.conformer
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit = pages * resource.getpagesize() + (200 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+extract.cli()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the size of the process from /proc")
+def test_an_hour_long_utterance_in_little_memory(tmp_path, encoder):
+    waveform.save(tmp_path / "long.wav", torch.zeros(3600 * waveform.RATE_HZ).numpy())
+    datadir.write(
+        tmp_path / "set", [datadir.Utterance("long", "s", str(tmp_path / "long.wav"), "a", duration_s=3600.0)]
+    )
+    command = [sys.executable, "-c", LIMITED, "--upstream", encoder, "--out", tmp_path / "feats", tmp_path / "set"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "out of memory at long of 3600.0 s, alone in its batch" in done.stderr.strip().splitlines()[-1]
