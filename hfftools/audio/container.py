@@ -71,8 +71,12 @@ def _next_riff(content: Content, at: int) -> int | None:
 
 def _flac(content: Content, at: int) -> Iterator[Stream]:
     begins = [found.start() for found in _FLAC.finditer(content)]
+    if not begins:  # the mark is there, but no header follows it: the decoder says so
+        return
     for begin, end in zip(begins, [*begins[1:], len(content)], strict=True):
         info = content[begin : begin + 42]
+        if len(info) < 42:
+            raise Cut("it ends within its header")
         packed = int.from_bytes(info[18:26], "big")  # 20 bits of rate, 3 of channels, 5 of sample size, 36 of samples
         if packed % 2**36:
             yield Stream(begin if begin > at else 0, end)

@@ -17,6 +17,9 @@ from hfftools.audio.stream import SPARE_S, Content, Cut, Stream, StreamFile
 from hfftools.log import UserError
 
 LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what came before, or they begin with silence
+LONG_S = 3600.0  # from this length on, the end is decoded first
+MOST_FRAMES = 2**48
+RATES_HZ = 1000, 768_000  # beyond these a header is damaged
 END_S = 0.05  # decoded at the end of each stream, to see whether the header's length is there
 # of recordings that libsndfile does not read
 OTHER_SUFFIXES = (
@@ -37,6 +40,8 @@ class Sound:
             rates = " and ".join(f"{rate} Hz with {channels} channels" for rate, channels in sorted(forms))
             raise self.broken(f"it consists of joined files of different forms: {rates}")
         ((self.rate_hz, self.channels),) = forms
+        if not RATES_HZ[0] <= self.rate_hz <= RATES_HZ[1]:  # to resample from a rate of millions takes hours
+            raise self.broken(f"its header says {self.rate_hz} samples per second")
         self.frames = sum(file.frames for file in self.files)
 
     def __enter__(self) -> "Sound":
@@ -52,7 +57,10 @@ class Sound:
 
     def _decoder(self, given: StreamFile) -> soundfile.SoundFile:
         try:
-            return soundfile.SoundFile(given)
+            file = soundfile.SoundFile(given)
+            if not 0 <= file.frames < MOST_FRAMES:  # libsndfile passes on what a damaged header says
+                raise self.broken(f"its header promises {file.frames} samples")
+            return file
         except soundfile.LibsndfileError as error:
             if Path(self.source).suffix.lower() in OTHER_SUFFIXES:
                 raise UserError(f"audio {display(self.source)}: {how_to_convert(Path(self.source))}") from None
@@ -76,6 +84,8 @@ class Sound:
     def _decode(self, file: soundfile.SoundFile, first: int, end: int) -> np.ndarray:
         """Return samples [N, C] of one stream, from frame `first` to before `end`."""
         lead = min(first, round(LEAD_S * self.rate_hz))
+        if end - first > LONG_S * self.rate_hz:  # memory for it is taken before decoding: do not believe the header
+            self.check_ends()
         try:
             if first:
                 file.seek(first - lead)
@@ -95,7 +105,7 @@ class Sound:
             try:
                 file.seek(start)
                 samples = len(file.read(dtype="float32", always_2d=True))
-            except soundfile.LibsndfileError:
+            except (soundfile.LibsndfileError, ValueError):  # ValueError: it came to a place behind the header's end
                 pass
             if file.frames > start and samples == 0:
                 promised_s = file.frames / self.rate_hz

@@ -52,7 +52,12 @@ def _part(source: Path, part: str) -> list[Utterance]:
     utterances = []
     lines = " ".join(read_lines(source / "etc" / f"an4_{part}.fileids")).split()
     for line in progress(lines, len(lines), f"an4 {part}"):
-        speaker, name = line.split("/")[-2:]  # an4_clstk/<speaker>/<name>
+        if "/" not in line:
+            raise UserError(
+                f"{source}/etc/an4_{part}.fileids: '{line}' has no slash, as in an4_clstk/<speaker>/<name>; "
+                "unpack the corpus again"
+            )
+        speaker, name = line.split("/")[-2:]
         if name not in texts:
             raise UserError(f"{source}/etc/an4_{part}.transcription has no line for {name}; unpack the corpus again")
         path = _audio(source, line)

@@ -49,6 +49,10 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Config:
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
     check_inputs(exp.inputs, recorded_digest(exp))
+    try:
+        configure([exp.config], [])
+    except UserError as error:
+        raise UserError(f"{exp.config}: {error}") from None
     return configure([exp.config], overrides)
 
 

@@ -85,6 +85,11 @@ def test_a_corpus_that_cannot_be_had_is_one_line_with_the_place_for_it(tmp_path,
         prepare("librispech", tmp_path, tmp_path / "data")
     with pytest.raises(UserError, match="an4_train.fileids is missing"):
         prepare("an4", tmp_path, tmp_path / "data")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "an4_train.transcription").write_text("<s> ONE </s> (one)\n")
+    (tmp_path / "etc" / "an4_train.fileids").write_text("one\n")
+    with pytest.raises(UserError, match="an4_train.fileids: 'one' has no slash"):
+        prepare("an4", tmp_path, tmp_path / "data")
 
 
 @real
