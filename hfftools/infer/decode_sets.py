@@ -215,7 +215,12 @@ def task_of_set(folder: Path) -> type[Task]:
     """Return the task that made a decoded set; recognition, where older hff or another program made it."""
     info = folder / "decode.json"
     name = _read_record(folder).get("task") if info.exists() else None
-    return plugin("task", name).Task if name else Recognition
+    if not name:
+        return Recognition
+    try:
+        return plugin("task", name).Task
+    except UserError as error:
+        raise UserError(f"{info}: {error}") from None
 
 
 def rescore(folder: Path) -> dict[str, Any]:

@@ -81,7 +81,11 @@ def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
         raise UserError(f"{error}; {advice}") from None
     options = facts(replace(search, nbest=1))
     digests = {"checkpoint": checkpoint.digest(exp.final), **of_set("dev", utterances)}
-    kept = read_json(exp.search, [{"of": dict, "chosen": dict}]) if exp.search.exists() else []
+    kept = (
+        read_json(exp.search, [{"of": dict, "chosen": {"lm_weight": int | float, "word_score": int | float}}])
+        if exp.search.exists()
+        else []
+    )
     for record in kept:
         same = {key: value for key, value in record["of"].items() if key not in digests} == options
         if same and not changed_inputs(record["of"], digests):

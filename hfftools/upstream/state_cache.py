@@ -77,7 +77,10 @@ class HiddenCache:
         archive, start = self._scp(layer)[utt]
         with open(archive, "rb") as file:
             file.seek(start)
-            state = np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
+            try:
+                state = np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
+            except MemoryError:  # one utterance fits into memory
+                raise ValueError(f"layer {layer} has a header that promises more than memory holds") from None
         if not np.isfinite(state).all():
             raise ValueError(f"layer {layer} has values that are not finite numbers")
         return state
