@@ -36,7 +36,7 @@ def decoded(tmp_path, name, hyps, refs=REFS, set_name="test"):
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder / "ref", refs)
     write_table(folder / "text", hyps)
-    (folder / "decode.json").write_text("{}")
+    (folder / "decode.json").write_text('{"scores": {}}')
     return folder
 
 
