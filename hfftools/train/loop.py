@@ -27,6 +27,8 @@ from hfftools.train.config import Config
 from hfftools.train.history import Diverged, History, summary
 from hfftools.train.update import NotFinite, Updater
 
+PLANNED = 100  # epochs whose steps are counted before the first one
+
 
 class Loop:
     """One training run; `run` continues from the saved state, where there is one, to the end."""
@@ -35,9 +37,7 @@ class Loop:
         self.exp, self.config, self.device = exp, config, device
         self.model, self.train_data, self.dev_data = model.to(device), train, dev
         self.metric = model.task.metric([u.text or "" for u in dev.utterances])
-        every = config.train.accumulate
-        counts = [len(self._plan(epoch)) for epoch in range(config.train.epochs)]
-        self.steps = sum(-(-n // every) for n in counts)
+        self.steps = self._count_steps()
         self.optimizer, self.schedule = optim.build(model, config.optim, self.steps)
         self.updater = Updater(self.optimizer, self.schedule, config.optim.clip)
         self.epoch, self.position, self.history = 0, 0, History(exp)
@@ -49,6 +49,15 @@ class Loop:
         """Return the batches of an epoch as lists of utterance numbers; the order follows from seed and epoch alone."""
         data = self.config.data
         return plan(self.train_data.at(epoch).durations_s, data.batch_seconds, self.config.seed, epoch)
+
+    def _count_steps(self) -> int:
+        """Return the steps of all epochs, for the schedule; those after the first PLANNED have their mean number.
+
+        The number of batches varies a little between epochs. Under train.minutes, train.epochs may be any large number.
+        """
+        epochs, every = self.config.train.epochs, self.config.train.accumulate
+        counts = [-(-len(self._plan(epoch)) // every) for epoch in range(min(epochs, PLANNED))]
+        return round(sum(counts) * epochs / max(1, len(counts)))
 
     def _restore(self) -> dict:
         """Load the saved state, and return the costs that it recorded; raise UserError if the upstream differs."""
@@ -216,6 +225,11 @@ class Loop:
         self.model.load_trained(averaged, "the average of the best epochs")
         scores, epochs = self._dev(), sorted(best)
         log.info(f"average of epochs {epochs}: {summary(scores)}")
+        if scores["empty"] > 0.99 or scores["lower_is_better"] and scores["dev_error"] >= 1:
+            log.warning(
+                f"{self.exp.root}: this model recognises nothing: on dev, {100 * scores['empty']:.0f} % of its predictions "
+                f"are empty, and {summary(scores)}; train longer, or with another optim.head.lr (docs/troubleshooting.md)"
+            )
         self.final_facts = {"epochs": epochs, "dev_error": scores["dev_error"], "metric": self.metric}
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from omegaconf import OmegaConf
 
 from hfftools.audio import waveform
 from hfftools.data import datadir
-from hfftools.data.batch import Speech
+from hfftools.data.batch import Speech, plan
 from hfftools.data.perturb import Perturb
 from hfftools.expdir import ExpDir
 from hfftools.infer import decode_sets
@@ -25,7 +26,7 @@ from hfftools.log import UserError
 from hfftools.nn.ctc import frames_needed
 from hfftools.records import read_json_lines
 from hfftools.text import units
-from hfftools.train import checkpoint, job
+from hfftools.train import checkpoint, job, loop
 from hfftools.train.experiment import device_of
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
@@ -207,6 +208,29 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(options, tmp_path):
 def test_an_all_blank_collapse_stops_the_run_with_advice(options, tmp_path):
     with pytest.raises(UserError, match="empty for 2 epochs .the all-blank collapse"):
         train(tmp_path / "exp", options, "optim.head.lr=0.01", "train.blank_epochs=2", "train.epochs=12")
+
+
+def test_a_model_that_recognises_nothing_is_warned_of(options, tmp_path):
+    exp = train(tmp_path / "exp", options, "optim.head.lr=1e-9", "optim.fuse.lr=1e-9", "train.epochs=1")
+    log = exp.log.read_text()
+    assert "this model recognises nothing: on dev, " in log and "; train longer, or with another" in log
+
+
+def test_time_may_end_a_training_of_any_number_of_epochs(options, tmp_path, monkeypatch):
+    planned = []
+    monkeypatch.setattr(loop, "plan", lambda *args: planned.append(args) or plan(*args))
+    train(tmp_path / "exp", options, "train.epochs=200000", "train.minutes=1e-6")
+    assert loop.PLANNED < len(planned) < loop.PLANNED + 5
+
+
+def test_steps_are_counted_and_beyond_the_planned_epochs_estimated(monkeypatch):
+    """Epoch n has n % 3 + 1 batches, of which two make a step: 1, 1, 2, 1, 1, 2, … steps."""
+    monkeypatch.setattr(loop, "PLANNED", 6)
+    for epochs, steps in ((1, 1), (4, 5), (6, 8), (9, 12), (600, 800)):
+        run = object.__new__(loop.Loop)
+        run.config = SimpleNamespace(train=SimpleNamespace(epochs=epochs, accumulate=2))
+        run._plan = lambda epoch: [[0]] * (epoch % 3 + 1)
+        assert run._count_steps() == steps
 
 
 def test_auto_precision_is_recorded_and_kept_when_a_run_resumes(options, tmp_path, monkeypatch):
