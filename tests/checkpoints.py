@@ -25,6 +25,8 @@ FORMS = {
     "hf_wav2vec2_large": Form("wav2vec2", tune=True, export=True),  # large: layer norm, norms first
     "hf_hubert_large": Form("hubert"),
     "hf_wavlm_large": Form("wavlm"),
+    "hf_unispeech_large": Form("unispeech"),
+    "hf_unispeechsat_base": Form("unispeech-sat", tune=True),
     "hf_wav2vec2conformer_rel": Form("wav2vec2-conformer", export=True),
     "hf_wav2vec2conformer_rot": Form("wav2vec2-conformer", tune=True, export=True),
     "hf_wav2vec2conformer_none": Form("wav2vec2-conformer"),
@@ -73,6 +75,8 @@ HF_CLASSES = {
     "wav2vec2": "Wav2Vec2",
     "hubert": "Hubert",
     "wavlm": "WavLM",
+    "unispeech": "UniSpeech",
+    "unispeechsat": "UniSpeechSat",
     "data2vec": "Data2VecAudio",
     "wav2vec2conformer": "Wav2Vec2Conformer",
 }

@@ -1,4 +1,4 @@
-"""Convert wav2vec 2.0, its Conformers, HuBERT, WavLM and data2vec as transformers builds them: a family of `hf:FOLDER`.
+"""Convert wav2vec 2.0, its Conformers and kin as transformers builds them (`MODELS` below): a family of `hf:FOLDER`.
 
 Each layer of theirs is handed over to the classes of transformer.py, front_end.py and w2v_conformer.py, which run it.
 """
@@ -24,6 +24,8 @@ MODELS = {  # model_type in config.json: class in transformers
     "wav2vec2": "Wav2Vec2Model",
     "hubert": "HubertModel",
     "wavlm": "WavLMModel",
+    "unispeech": "UniSpeechModel",
+    "unispeech-sat": "UniSpeechSatModel",
     "data2vec-audio": "Data2VecAudioModel",
     "wav2vec2-conformer": "Wav2Vec2ConformerModel",
 }
