@@ -2,10 +2,16 @@
 
 import json
 import zlib
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 import torch
+
+
+def frames_of(family, num):
+    """The frames of `num` samples, by the formula of a family."""
+    return (num // 160 + 1) // 2 if family == "whisper" else max(0, (num - 400) // 320 + 1)
 
 
 class Form(NamedTuple):
@@ -30,6 +36,8 @@ FORMS = {
     "hf_wav2vec2conformer_rel": Form("wav2vec2-conformer", export=True),
     "hf_wav2vec2conformer_rot": Form("wav2vec2-conformer", tune=True, export=True),
     "hf_wav2vec2conformer_none": Form("wav2vec2-conformer"),
+    "hf_whisper_cropped": Form("whisper", tune=True, export=True),
+    "hf_whisper_padded": Form("whisper"),
     "wav2vec2_base": Form("wav2vec2", tune=True),
     "wav2vec2_large": Form("wav2vec2", tune=True),
     "hubert_base": Form("hubert", tune=True),
@@ -71,6 +79,9 @@ SETTINGS = {  # of s3prl's models, by the second part of a form
 }
 HF_SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, conv_dim=(16,) * 7)
 HF_LARGE = dict(feat_extract_norm="layer", conv_bias=True)
+WHISPER_SIZES = dict(d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48, vocab_size=30)
+WHISPER_SIZES |= dict(decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16)
+WHISPER_SIZES |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
 HF_CLASSES = {
     "wav2vec2": "Wav2Vec2",
     "hubert": "Hubert",
@@ -79,6 +90,7 @@ HF_CLASSES = {
     "unispeechsat": "UniSpeechSat",
     "data2vec": "Data2VecAudio",
     "wav2vec2conformer": "Wav2Vec2Conformer",
+    "whisper": "Whisper",
 }
 HF_SETTINGS = {  # of transformers' models, by the last part of a form
     "base": {},
@@ -150,13 +162,16 @@ def save_pretrained(form, folder):
     import transformers
 
     _, family, size = form.split("_")
-    settings = {**HF_SIZES, **HF_SETTINGS[size]}
+    settings = WHISPER_SIZES if family == "whisper" else {**HF_SIZES, **HF_SETTINGS[size]}
     if family == "wavlm":
         settings.update(num_buckets=32, max_bucket_distance=80)
     model_class = getattr(transformers, f"{HF_CLASSES[family]}Model")
     model = model_class(model_class.config_class(**settings))
     perturb(model)
     model.save_pretrained(folder)
+    if family == "whisper":
+        transformers.WhisperFeatureExtractor().save_pretrained(folder)
+        return
     large = family == "data2vec" or settings.get("feat_extract_norm") == "layer"
     transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large).save_pretrained(folder)
 
@@ -183,9 +198,27 @@ def spelled(saved):
 
     def spell(form):
         kind = "hf" if form.startswith("hf_") else f"{FORMS[form].family}_local"
+        kind += "_padded" if form.endswith("_padded") else ""
         return f"{kind}:{saved(form)}"
 
     return spell
+
+
+def whisper_states(encoder, extractor, padded, wav, masked_T=None):
+    """The states of transformers' encoder for one waveform: its own, or of its blocks over the utterance's frames."""
+    mel = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt").input_features
+    frames = (len(wav) // 160 + 1) // 2
+    if padded and masked_T is None:
+        return [h[:, :frames] for h in encoder(mel, output_hidden_states=True).hidden_states]
+    gelu = torch.nn.functional.gelu
+    x_BTD = gelu(encoder.conv2(gelu(encoder.conv1(mel)))).transpose(1, 2)
+    x_BTD = x_BTD if padded else x_BTD[:, :frames]
+    if masked_T is not None:
+        x_BTD[:, : len(masked_T)][:, masked_T] = 0.0
+    states = [x_BTD + encoder.embed_positions.weight[: x_BTD.shape[1]]]
+    for layer in encoder.layers:
+        states.append(layer(states[-1], None))
+    return [h[:, :frames] for h in [*states[:-1], encoder.layer_norm(states[-1])]]
 
 
 @pytest.fixture(scope="session")
@@ -200,6 +233,9 @@ def theirs(saved):
         import transformers
 
         model = transformers.AutoModel.from_pretrained(path).eval()
+        if FORMS[form].family == "whisper":
+            extractor = transformers.WhisperFeatureExtractor.from_pretrained(path)
+            return partial(whisper_states, model.encoder, extractor, form.endswith("_padded"))
         extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(path)
 
         def states(wav, masked_T=None):

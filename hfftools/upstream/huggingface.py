@@ -5,7 +5,8 @@ What becomes of a model depends on its family: a module of this folder that has
 - `MODELS`: {model_type in config.json: name of the class in transformers},
 - `block_class(config)`: the class of the blocks of a model with this config.json, which has `PLACES` (see graft.py),
 - `convert(model, extractor, name, digest)`: transformers' model, preprocessor_config.json (or None) -> Upstream,
-- and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights that a checkpoint may lack.
+- and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights that a checkpoint may lack; `PADS`:
+  True where its models were trained on windows of one length, and have an attribute `padded` that makes them run so.
 """
 
 import json
@@ -40,9 +41,9 @@ def family_of(model_type: str, name: str) -> ModuleType:
 
 
 class Door(Source):
-    """`hf:FOLDER`, a folder written by save_pretrained."""
+    """`hf:FOLDER`, a folder written by save_pretrained; `hf_padded:FOLDER` if the family has that form."""
 
-    kinds = ("hf",)
+    kinds = ("hf", "hf_padded")
 
     def __init__(self, text: str):
         super().__init__(text)
@@ -53,6 +54,11 @@ class Door(Source):
         self.config = _read_json(self.folder / "config.json", text)
         self.family = family_of(str(self.config.get("model_type")), text)
         self.places = self.family.block_class(self.config).PLACES
+        self.padded = self.kind == "hf_padded"
+        require(
+            not self.padded or getattr(self.family, "PADS", False),
+            f"upstream {text}: {self.config['model_type']} has no padded form; write hf:{self.path}",
+        )
 
     def load(self) -> Upstream:
         """Return the model; raise UserError that names what the folder lacks, or why the model cannot be run."""
@@ -64,7 +70,7 @@ class Door(Source):
         weights = self._weights()
         model = self.family.convert(self._read_model(), extractor, self.text, file_digest(*weights))
         model.settings = self._settings()
-        return model
+        return self._in_form(model)
 
     def digests(self) -> dict[str, str]:
         return model_digests(file_digest(*self._weights()), self._settings())
@@ -73,6 +79,7 @@ class Door(Source):
         """Return a digest of the two files of settings, without what says nothing of how the model computes."""
         files = [_read_json(self.folder / name, self.text) for name in ("config.json", "preprocessor_config.json")]
         kept = [{key: value for key, value in file.items() if key not in IRRELEVANT} for file in files]
+        kept += [{"padded": True}] if self.padded else []
         return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
     def _weights(self) -> list[Path]:
@@ -110,7 +117,12 @@ class Door(Source):
 
     def random(self) -> Upstream:
         """Return a model of the same sizes with random weights; config.json is all that is read."""
-        return random(self.config["model_type"], self.config, self.text)
+        return self._in_form(random(self.config["model_type"], self.config, self.text))
+
+    def _in_form(self, model: Upstream) -> Upstream:
+        if self.padded:
+            setattr(model, "padded", True)
+        return model
 
     def card(self) -> str:
         readme = self.folder / "README.md"

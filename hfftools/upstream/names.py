@@ -1,8 +1,9 @@
 """Parse the name of an upstream, once, into the Source that knows everything about it.
 
 A name is one string: a name by itself (`hff_tiny`, `fbank`, `wav2vec2_large`, …), the path of an encoder.safetensors or of
-its folder, or a kind and a path: `hf:FOLDER` written by save_pretrained, `wav2vec2_local:FILE` (`hubert_local`,
-`wavlm_local`, `data2vec_local`) converted for s3prl. `A+B` is two of them as one. Each form has a door in this folder.
+its folder, or a kind and a path: `hf:FOLDER` written by save_pretrained (`hf_padded:` for Whisper as published),
+`wav2vec2_local:FILE` (`hubert_local`, `wavlm_local`, `data2vec_local`) converted for s3prl. `A+B` is two of them as one.
+Each form has a door in this folder.
 """
 
 from pathlib import Path

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from hfftools.nn.attention import Prefix, attend, split_heads
 from hfftools.nn.mask import valid_mask
 from hfftools.upstream.base import Upstream
-from hfftools.upstream.front_end import FrontEnd
 
 
 class Activation(nn.Module):
@@ -181,7 +180,7 @@ class TransformerUpstream(Upstream):
         self,
         name: str,
         digest: str,
-        front: FrontEnd,
+        front: Any,  # FrontEnd, or a module with its attributes
         position: Position,
         blocks: Sequence[Any],  # Block or MacaronBlock
         final_norm: nn.Module | None,
@@ -227,6 +226,10 @@ class TransformerUpstream(Upstream):
         x_BTD = self.front(wav_BN, num_samples_B)
         if augment is not None:
             x_BTD = augment(x_BTD, lens_B, self)
+        return self.states(x_BTD, lens_B, layers), lens_B
+
+    def states(self, x_BTD: Tensor, lens_B: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Return {layer: h [B, T, D]} for what the front end puts out, of which `lens_B` frames are valid."""
         x_BTD = self.position(x_BTD, valid_mask(lens_B, x_BTD.shape[1]))
         valid_BT = valid_mask(lens_B.clamp(min=1), x_BTD.shape[1])  # a row without any key would be NaN
         states = {0: x_BTD} if 0 in layers else {}
@@ -236,4 +239,4 @@ class TransformerUpstream(Upstream):
                 states[number] = x_BTD
         if self.final_norm is not None and self.num_layers in states:
             states[self.num_layers] = self.final_norm(x_BTD)
-        return {layer: states[layer] for layer in layers}, lens_B
+        return {layer: states[layer] for layer in layers}

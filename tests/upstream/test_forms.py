@@ -95,13 +95,14 @@ def test_lengths_are_what_the_convolutions_give(form, models):
     for num in (400, 719, 720, 721, 5000, 16079, 16080):
         wav = torch.randn(1, num)
         states, lens = model(wav, torch.tensor([num]), [0])
-        assert states[0].shape[1] == lens[0] == model.out_lens(torch.tensor([num]))[0] == (num - 400) // 320 + 1
+        frames = checkpoints.frames_of(checkpoints.FORMS[form].family, num)
+        assert states[0].shape[1] == lens[0] == model.out_lens(torch.tensor([num]))[0] == frames
     assert model.stride_samples == 320 and model.frame_rate_hz == 50
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_too_short_gives_no_frame_and_no_nan(form, models):
-    states, lens = models(form)(torch.randn(2, 300), torch.tensor([300, 0]), [0, 3])
+    states, lens = models(form)(torch.randn(2, 150), torch.tensor([150, 0]), [0, 3])
     assert lens.tolist() == [0, 0] and all(h.isfinite().all() for h in states.values())
 
 
@@ -188,11 +189,14 @@ def test_places_are_known_without_loading(form, models, spelled, monkeypatch):
 @pytest.mark.parametrize("form", FORMS)
 def test_mask_embedding_is_the_checkpoint_s_and_frozen(form, models, saved):
     if form.startswith("hf_"):
-        expected = load_file(saved(form) / "model.safetensors")["masked_spec_embed"]
+        expected = load_file(saved(form) / "model.safetensors").get("masked_spec_embed")
     else:
         state = torch.load(saved(form))
         expected = state["model" if form.startswith("wavlm") else "model_weight"]["mask_emb"]
     model = models(form)
+    if expected is None:
+        assert model.mask_embedding is None
+        return
     assert torch.equal(model.mask_embedding, expected) and not model.mask_embedding.requires_grad
     assert model.mask_embedding.shape == (model.dim,) and not any("mask" in key for key in model.state_dict())
 
@@ -219,12 +223,13 @@ def test_augment_works_on_what_the_front_end_puts_out(form, models, wavs):
 
 @pytest.mark.parametrize("form", HF_FORMS)
 def test_masked_states_equal_theirs(form, models, theirs, wavs):
-    model, frames = models(form), 20
-    masked_T = torch.zeros(frames, dtype=torch.bool)
+    model = models(form)
+    masked_T = torch.zeros(checkpoints.frames_of(checkpoints.FORMS[form].family, LENS[0]), dtype=torch.bool)
+    embedding = torch.zeros(()) if model.mask_embedding is None else model.mask_embedding
     masked_T[[2, 3, 4, 11, 19]] = True
 
     def augment(x_BTD, lens_B, _):
-        return torch.where(masked_T[None, :, None], model.mask_embedding, x_BTD)
+        return torch.where(masked_T[None, :, None], embedding, x_BTD)
 
     with torch.no_grad():
         expected = theirs(form)(wavs[0], masked_T)
