@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("--method", help=f"a configuration: {packaged_names('pretrain')}")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option of the configuration")
+    parser.add_argument("--targets-only", action="store_true", help="make the targets and stop, to train elsewhere")
     add_show(parser)
     args = parser.parse_intermixed_args()
     from hfftools.config import conf_file
@@ -26,7 +27,7 @@ def main() -> None:
     if not args.exp or is_option(args.exp):
         parser.error("name the folder for the result first, such as exp/encoder")
     setup_logging()
-    log.info(f"wrote {pretrain(Path(args.exp), files, args.overrides)}")
+    log.info(f"wrote {pretrain(Path(args.exp), files, args.overrides, args.targets_only)}")
 
 
 def cli() -> None:

@@ -1,7 +1,9 @@
 """Compute the log-mel frames of data directories once per pre-training, as one memory-mapped array with an index."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hfftools.expdir import changed_inputs, write_aside, write_json
 from hfftools.log import UserError, progress
 from hfftools.nn.logmel import LogMel
 from hfftools.records import read_json, readable
+from hfftools.upstream.conformer import subsampled_len
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Corpus:
     starts: np.ndarray  # first frame of each utterance
     lens: np.ndarray  # frames of each utterance
     digests: dict[str, str]  # of the parts of the data that the frames are made from
+    utterances: list[datadir.Utterance]
 
     def __len__(self) -> int:
         return len(self.lens)
@@ -33,6 +37,11 @@ class Corpus:
         """Return the log-mel frames [T, M] of one utterance, float32."""
         start = self.starts[index]
         return np.asarray(self.frames[start : start + self.lens[index]], np.float32)
+
+    @cached_property
+    def sub_lens(self) -> np.ndarray:
+        """Return the frames of each utterance that an encoder puts out."""
+        return subsampled_len(torch.from_numpy(self.lens)).numpy()
 
     @property
     def hours(self) -> float:
@@ -62,7 +71,7 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     frames = read_arrays(frames_file, ("mel",), fix)["mel"]
     if len(frames) != lens.sum():
         raise UserError(f"{frames_file} is damaged ({len(frames)} frames in place of {lens.sum()}); {fix}")
-    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digests)
+    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digests, utterances)
 
 
 def read_arrays(path: Path, names: tuple[str, ...], fix: str, maybe: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -71,7 +80,7 @@ def read_arrays(path: Path, names: tuple[str, ...], fix: str, maybe: tuple[str, 
     Raise UserError, which ends in `fix`, for a damaged file, and for one with pickled objects, which are never unpickled.
     """
     with readable(path, fix):
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        stored = np.load(path, mmap_mode="c", allow_pickle=False)  # c: torch wants to be able to write; the file stays
         if isinstance(stored, np.ndarray):
             return {names[0]: stored}
         return {name: stored[name] for name in (*names, *(name for name in maybe if name in stored))}
@@ -85,7 +94,7 @@ def _compute(utterances: list[datadir.Utterance], digests: dict[str, str], index
         wav_BN = torch.from_numpy(waveform.load(utt.source, utt.start_s, utt.end_s))[None]
         return logmel(wav_BN, torch.tensor([wav_BN.shape[1]]))[0][0].numpy().astype(np.float16)
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         chunks = list(progress(pool.map(mel, utterances), len(utterances), "log-mel"))
     with write_aside(frames_file) as aside, open(aside, "wb") as file:
         np.save(file, np.concatenate(chunks))

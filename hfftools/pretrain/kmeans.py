@@ -1,10 +1,12 @@
-"""Make discrete targets by k-means, as in HuBERT (Hsu et al., arXiv:2106.07447): cluster numbers [T, S] of log-mel frames.
+"""Make discrete targets by k-means, as in HuBERT (Hsu et al., arXiv:2106.07447): cluster numbers [T, S] of speech frames.
 
-The first iteration clusters MFCC with deltas, two targets (S = 2, 20 ms apart) for each 40 ms frame of the encoder; the
-second clusters one hidden layer of an earlier model, one target (S = 1) a frame.
+The first iteration clusters MFCC with deltas, two targets (S = 2) for each 40 ms frame of the encoder. A further one
+clusters a hidden layer of a teacher: of an earlier model, or of any other upstream. The states of a recogniser make
+better targets than those of a model without supervision (arXiv:2506.01192).
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +14,13 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from hfftools.log import log, progress
+from hfftools.config import at_least, between
+from hfftools.log import log
 from hfftools.nn.kmeans import assign, fit
 from hfftools.pretrain.features import Corpus
-from hfftools.upstream.base import check_layers
-from hfftools.upstream.conformer import Door, subsampled_len
+from hfftools.pretrain.teacher import Teacher
+from hfftools.upstream.conformer import subsampled_len
+from hfftools.upstream.names import parse
 
 
 @dataclass(frozen=True)
@@ -25,48 +29,67 @@ class Config:
 
     name: str = "kmeans"
     clusters: int = 200  # number of clusters, the classes that are predicted
-    source: str = "mfcc"  # mfcc, or the path of an encoder whose hidden states are clustered
-    layer: int = 5  # which of its layers
-    fit_frames: int = 400_000  # frames drawn at random to fit the clusters
+    source: str = "mfcc"  # mfcc, or the teacher: any upstream, such as hf:FOLDER, whose hidden states are clustered
+    layer: int = 5  # which of the teacher's layers
+    points: int = 1  # frames of the teacher that are predicted for each frame of the encoder; of mfcc they are 2
+    fit_frames: int = 400_000  # frames, of utterances drawn at random, to fit the clusters
+
+    def __post_init__(self):
+        at_least(self, 1, "points", "fit_frames")
+        between(self, 2, 2**15, "clusters")  # kept as 16-bit numbers
 
 
 def digests(config: Config) -> dict[str, str]:
     """Return the digests of the files that the targets are made from, apart from the speech."""
     if config.source == "mfcc":
         return {}
-    return {f"targets.source: {name}": digest for name, digest in Door(config.source).digests().items()}
+    return {f"targets.source: {name}": digest for name, digest in parse(config.source).digests().items()}
 
 
-def compute(corpus: Corpus, config: Config, seed: int) -> tuple[np.ndarray, int]:
-    """Return the clusters of every encoder frame, all utterances end to end, [sum T/4, S] int16, and their number."""
-    rng = np.random.default_rng(seed)
-    total = corpus.lens.sum() / (2 if config.source == "mfcc" else 4)
-    share, rows = min(1.0, config.fit_frames / total), []
-    for view in _views(corpus, config, "drawing frames"):
-        flat = view.reshape(-1, view.shape[-1])
-        rows.append(flat[rng.random(len(flat)) < share])
-    centres = fit(torch.from_numpy(np.concatenate(rows)), config.clusters, seed)
-    log.info(f"k-means: {config.clusters} clusters of {config.source} on {sum(map(len, rows))} frames")
-    targets = []
-    for view in _views(corpus, config, "assigning clusters"):
-        rows_ND = torch.from_numpy(view.reshape(-1, view.shape[-1]))
-        targets.append(assign(rows_ND, centres).reshape(view.shape[:2]).numpy())
-    return np.concatenate(targets).astype(np.int16), config.clusters
-
-
-def _views(corpus: Corpus, config: Config, what: str) -> Iterator[np.ndarray]:
-    """Yield what is clustered of each utterance, [T, S, feature width]."""
-    indices = progress(range(len(corpus)), len(corpus), what)
+def about(config: Config) -> dict[str, str | int]:
+    """Return what a model card says of the targets: their source, and what the teacher's own card says of its licence."""
+    facts: dict[str, str | int] = {"source": config.source, "clusters": config.clusters}
     if config.source == "mfcc":
-        yield from (mfcc(torch.from_numpy(corpus.mel(i))).numpy() for i in indices)
-        return
-    encoder = Door(config.source).load()
-    check_layers(encoder, [config.layer])
-    with torch.inference_mode():
-        for i in indices:
-            mel_BTM = torch.from_numpy(corpus.mel(i))[None]
-            states, lens_B = encoder.encode(mel_BTM, torch.tensor([mel_BTM.shape[1]]), [config.layer])
-            yield states[config.layer][0, : lens_B[0], None].float().numpy()
+        return facts
+    lines = parse(config.source).card().splitlines()
+    licence = next((line.strip()[:200] for line in lines if re.search("licen[cs]e", line, re.IGNORECASE)), "not known")
+    return {**facts, "layer": config.layer, "licence": licence}
+
+
+class Maker:
+    """Fit clusters to the frames of a corpus, and give each of its frames the number of the nearest one."""
+
+    def __init__(self, corpus: Corpus, config: Config, device: torch.device):
+        self.corpus, self.config, self.device = corpus, config, device
+        mfccs = config.source == "mfcc"
+        self.teacher = None if mfccs else Teacher(config.source, config.layer, config.points, corpus, device)
+
+    def fit(self, seed: int) -> np.ndarray:
+        """Return the centres [K, D] of the frames of utterances that are drawn at random."""
+        chosen, frames = [], 0
+        for row in np.random.default_rng(seed).permutation(len(self.corpus)).tolist():
+            if frames >= self.config.fit_frames:
+                break
+            chosen.append(row)
+            frames += int(self.corpus.sub_lens[row]) * (self.config.points if self.teacher else 2)
+        rows_ND = torch.cat([view_TSD.flatten(0, 1) for view_TSD in self._views(chosen)])
+        log.info(f"k-means: {self.config.clusters} clusters of {self.config.source} on {len(rows_ND)} frames")
+        return fit(rows_ND, self.config.clusters, seed).numpy()
+
+    def assign(self, rows: Sequence[int], centres_KD: np.ndarray) -> np.ndarray:
+        """Return the clusters of the frames of the utterances `rows`, end to end, [sum T, S] int16."""
+        centres = torch.from_numpy(centres_KD).to(self.device)
+        found = []
+        for view_TSD in self._views(rows):
+            numbers_N = assign(view_TSD.flatten(0, 1).to(self.device), centres)
+            found.append(numbers_N.view(view_TSD.shape[:2]).cpu().numpy().astype(np.int16))
+        return np.concatenate(found)
+
+    def _views(self, rows: Sequence[int]) -> Iterator[Tensor]:
+        """Yield what is clustered of each utterance, [T, S, feature width]."""
+        if self.teacher is not None:
+            return self.teacher.views(rows)
+        return (mfcc(torch.from_numpy(self.corpus.mel(row))) for row in rows)
 
 
 def mfcc(mel_TM: Tensor) -> Tensor:

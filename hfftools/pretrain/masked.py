@@ -14,22 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from hfftools import memory
-from hfftools.config import compare_config, plugin, recorded_option, resolve, save_config, with_option
-from hfftools.expdir import (
-    ExpDir,
-    append_json_line,
-    check_inputs,
-    write_aside,
-    write_json,
-    write_text,
-)
+from hfftools.config import compare_config, recorded_option, resolve, save_config, with_option
+from hfftools.expdir import ExpDir, append_json_line, check_inputs, write_json, write_text
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
 from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.config import Config
-from hfftools.pretrain.features import Corpus, corpus, read_arrays
-from hfftools.records import AGAIN, read_json_lines
+from hfftools.pretrain.features import Corpus, corpus
+from hfftools.pretrain.targets import obtain, source_digests
+from hfftools.records import read_json_lines
 from hfftools.train.checkpoint import read_state, write_state
+from hfftools.train.experiment import device_of
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
 from hfftools.upstream.conformer import ConformerUpstream, Door, save, subsampled_len
@@ -64,22 +59,26 @@ def _span_mask(lens_B: Tensor, max_len: int, config: Config, rng: np.random.Gene
     return masked_BT & valid_mask(lens_B, max_len)
 
 
+def _near(frames: Tensor, device: torch.device) -> Tensor:
+    """Return frames on the device, where they take less than half of the memory that is free there."""
+    fits = device.type == "cuda" and frames.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+    return frames.to(device) if fits else frames
+
+
 class _Objective:
     """The corpus, its targets and the model, which make the loss of a batch of utterances."""
 
-    def __init__(self, config: Config, exp: ExpDir):
-        self.config = config
+    def __init__(self, config: Config, exp: ExpDir, device: torch.device):
+        self.config, self.device = config, device
         self.corpus: Corpus = corpus(list(config.data), Path(config.features or exp.root / "features"))
-        module = plugin("pretrain", config.targets.name)
-        self.digests = {**self.corpus.digests, **module.digests(config.targets)}
+        self.digests = {**self.corpus.digests, **source_digests(config, exp.targets)}
         if config.init:
             self.digests |= {f"init: {name}": digest for name, digest in Door(config.init).digests().items()}
         check_inputs(exp.inputs, self.digests)
-        self.targets, self.classes = self._make_targets(exp.targets)
-        sub_lens = subsampled_len(torch.from_numpy(self.corpus.lens)).numpy()
-        if len(self.targets) != sub_lens.sum():
-            raise UserError(f"{exp.targets} belongs to other data; remove {exp.root} and begin again")
-        self.target_starts = np.concatenate([[0], np.cumsum(sub_lens)[:-1]])
+        made = obtain(exp.targets, self.corpus, config, self.digests, device)
+        self.classes, self.about = made.classes, made.about
+        self.frames, self.targets = (_near(torch.from_numpy(a), device) for a in (self.corpus.frames, made.frames))
+        self.target_starts = np.concatenate([[0], np.cumsum(self.corpus.sub_lens)[:-1]])
         torch.manual_seed(config.seed)
         self.model = ConformerUpstream(config.encoder)
         if config.init:
@@ -87,58 +86,39 @@ class _Objective:
             require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")
             self.model.load_state_dict(first.state_dict())
         self.head = nn.Linear(self.model.dim, self.targets.shape[1] * self.classes)
+        self.model.to(device)
+        self.head.to(device)
 
-    def _make_targets(self, file: Path) -> tuple[np.ndarray, int]:
-        """Return targets and the number of classes from `file`, which is made unless it is there, of the same inputs.
-
-        The configuration is recorded only after this, so that of a run killed in between the file alone says what it is of.
-        """
-        config = self.config
-        parts = {
-            name: digest for name, digest in self.digests.items() if ": " in name and not name.startswith("init: ")
-        }
-        made_from = json.dumps([vars(config.targets), config.seed, parts], sort_keys=True)
-        if file.exists():
-            stored = read_arrays(file, ("targets", "classes"), AGAIN, ("made_from",))
-            if str(stored.get("made_from", made_from)) == made_from:  # older versions did not record it
-                return stored["targets"], int(stored["classes"])
-        targets, classes = plugin("pretrain", config.targets.name).compute(self.corpus, config.targets, config.seed)
-        with write_aside(file) as aside, open(aside, "wb") as opened:
-            np.savez(opened, targets=targets, classes=classes, made_from=made_from)
-        return targets, classes
-
-    def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, float, float]:
+    def loss(self, batch: np.ndarray, step: int) -> tuple[Tensor, Tensor, float]:
         """Return the loss (HuBERT, eq. 3), the accuracy at masked frames, and the seconds of audio of one batch.
 
         batch: numbers of utterances; each is cropped, and masked, at random by (seed, step).
         """
         rng = np.random.default_rng([self.config.seed, 1, step])
         crop = int(self.config.crop_seconds * 100)
-        seconds_B = (np.minimum(self.corpus.lens[batch], crop) / 100).tolist()
-        memory.work_on([f"utterance {index + 1} of the data" for index in batch], seconds_B)
-        mels, targets = [], []
-        for index in batch:
-            length = self.corpus.lens[index]
-            # a multiple of the encoder's stride, so that the targets of whole utterances fit the crop too
-            start = 4 * int(rng.integers(max(0, length - crop) // 4 + 1))
-            mels.append(torch.from_numpy(self.corpus.mel(index)[start : start + crop]))
-            frames = int(subsampled_len(torch.tensor(len(mels[-1]))))
-            first = self.target_starts[index] + start // 4
-            targets.append(torch.from_numpy(self.targets[first : first + frames].astype(np.int64)))
-        mel_BTM = nn.utils.rnn.pad_sequence(mels, batch_first=True)
-        target_BTS = nn.utils.rnn.pad_sequence(targets, batch_first=True)
-        lens_B = torch.tensor([len(t) for t in targets])
-        masked_BT = _span_mask(lens_B, target_BTS.shape[1], self.config, rng)
+        whole_lens, mel_lens = self.corpus.lens[batch], np.minimum(self.corpus.lens[batch], crop)
+        memory.work_on([f"utterance {index + 1} of the data" for index in batch], (mel_lens / 100).tolist())
+        # a multiple of the encoder's stride, so that the targets of whole utterances fit the crop too
+        starts = 4 * rng.integers(np.maximum(0, whole_lens - crop) // 4 + 1)
+        lens_B = subsampled_len(torch.from_numpy(mel_lens))
+        mel_BTM = self._rows(self.frames, self.corpus.starts[batch] + starts, mel_lens).float()
+        target_BTS = self._rows(self.targets, self.target_starts[batch] + starts // 4, lens_B.numpy()).long()
+        masked_BT = _span_mask(lens_B, target_BTS.shape[1], self.config, rng).to(self.device)
         last = self.model.num_layers
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bf16):
-            mel_lens_B = torch.tensor([len(m) for m in mels])
-            states, _ = self.model.encode(mel_BTM, mel_lens_B, [last], masked_BT)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            states, lens_B = self.model.encode(mel_BTM, torch.from_numpy(mel_lens).to(self.device), [last], masked_BT)
             logits_BTSC = self.head(states[last]).float().unflatten(-1, (-1, self.classes))
         masked = nn.functional.cross_entropy(logits_BTSC[masked_BT].flatten(0, 1), target_BTS[masked_BT].flatten())
         seen_BT = valid_mask(lens_B, masked_BT.shape[1]) & ~masked_BT
         seen = nn.functional.cross_entropy(logits_BTSC[seen_BT].flatten(0, 1), target_BTS[seen_BT].flatten())
-        accuracy = (logits_BTSC[masked_BT].argmax(-1) == target_BTS[masked_BT]).float().mean().item()
-        return self.config.alpha * masked + (1 - self.config.alpha) * seen, accuracy, sum(map(len, mels)) / 100
+        accuracy = (logits_BTSC[masked_BT].argmax(-1) == target_BTS[masked_BT]).float().mean()
+        loss = self.config.alpha * masked + (1 - self.config.alpha) * seen
+        return loss, accuracy, float(mel_lens.sum()) / 100
+
+    def _rows(self, frames: Tensor, starts_B: np.ndarray, lens_B: np.ndarray) -> Tensor:
+        """Return `lens_B` frames from `starts_B` on of those of the corpus [sum T, M], padded by the last one, [B, T, M]."""
+        at_BT = np.minimum(np.arange(lens_B.max()), lens_B[:, None] - 1) + starts_B[:, None]
+        return frames[torch.from_numpy(at_BT).to(frames.device)].to(self.device)
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
@@ -146,26 +126,31 @@ def configure(sources: list[Path], overrides: list[str]) -> Config:
     return resolve(Config, sources, overrides, {"targets": "pretrain"})
 
 
-def pretrain(folder: Path, sources: list[Path], overrides: list[str]) -> Path:
+def pretrain(folder: Path, sources: list[Path], overrides: list[str], targets_only: bool = False) -> Path:
     """Run or resume the pre-training in `folder`; return the path of its encoder.safetensors.
+
+    With `targets_only` stop before the training, and return the path of the targets, for use on another machine.
 
     Raises UserError where no data are named, or where options or data changed since the folder was begun.
     """
     config = configure(sources, overrides)
     require(bool(config.data), "data: name at least one data directory, as in 'data=[data/train]'")
     exp = ExpDir(folder)
+    device = device_of(config.device)
     config = recorded_option(config, "bf16", exp.config)
-    config = with_option(config, "bf16", use_bf16(config.bf16, torch.device("cpu"), "bf16"))
-    compare_config(config, exp.config, may_differ=("threads", "log_steps", "save_steps"))
+    config = with_option(config, "bf16", use_bf16(config.bf16, device, "bf16"))
+    compare_config(config, exp.config, may_differ=("device", "threads", "log_steps", "save_steps"))
     if config.threads:
         torch.set_num_threads(config.threads)
     with exp.alone():
-        objective = _Objective(config, exp)
+        objective = _Objective(config, exp, device)
+        if targets_only:
+            return exp.targets
         save_config(config, exp.config)
         write_json(exp.inputs, objective.digests)
         setup_logging(exp.log)
         hours, outputs = f"{objective.corpus.hours:.2f} h", objective.targets.shape[1]
-        log.info(f"{len(objective.corpus)} utterances, {hours}; {objective.classes} targets x {outputs}")
+        log.info(f"{len(objective.corpus)} utterances, {hours}; {objective.classes} targets x {outputs}; {device}")
         _Run(exp, config, objective).run()
     return exp.encoder
 
@@ -175,17 +160,19 @@ class _Run:
 
     def __init__(self, exp: ExpDir, config: Config, objective: _Objective):
         self.exp, self.config, self.objective = exp, config, objective
+        self.step = self.epoch = self.position = 0
+        self.seconds, self.since = 0.0, time.monotonic()  # of training in earlier calls; begin of this one
         self.modules = nn.ModuleDict({"encoder": objective.model, "head": objective.head})
         parameters, betas = self.modules.parameters(), (0.9, 0.98)  # betas as in HuBERT
         optimizer = torch.optim.AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay)
         share = shape(Group(schedule="cosine", warmup=config.warmup), config.steps)
-        self.updater = Updater(optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share), config.clip)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(self._place(step)))
+        self.updater = Updater(optimizer, schedule, config.clip)
         self.parts: dict[str, Any] = {
             "modules": self.modules,
             "optimizer": optimizer,
             "schedule": self.updater.schedule,
         }
-        self.step = self.epoch = self.position = 0
         if exp.state.exists():
             self._restore()
         # a killed run may have written lines after its last saved state; those steps are made again
@@ -193,19 +180,29 @@ class _Run:
         write_text(exp.history, "".join(json.dumps(record) + "\n" for record in self.history))
 
     def _restore(self) -> None:
-        state = read_state(
-            self.exp.state, dict.fromkeys(self.parts, dict) | dict.fromkeys(("step", "epoch", "position"), int)
-        )
+        numbers = {**dict.fromkeys(("step", "epoch", "position"), int), "seconds?": float}
+        state = read_state(self.exp.state, dict.fromkeys(self.parts, dict) | numbers)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
+        self.seconds = state.get("seconds", 0.0)
         log.info(f"resuming at step {self.step}")
+
+    def _trained_s(self) -> float:
+        """Return the seconds of training, of all calls together."""
+        return self.seconds + time.monotonic() - self.since
+
+    def _place(self, step: int) -> int:
+        """Return the place in the schedule, in steps: that of the step or, where it is further, that of the time."""
+        allowed = 60 * self.config.minutes
+        return max(step, int(self.config.steps * self._trained_s() / allowed)) if allowed else step
 
     def _save(self) -> None:
         """Write the encoder, which can be used as it is at any step, and the state to resume from."""
         hours, last = round(self.objective.corpus.hours, 2), self.history[-1] if self.history else {}
-        save(self.objective.model, self.exp.encoder, {"steps": self.step, "hours": hours, "last": last})
-        numbers = {"step": self.step, "epoch": self.epoch, "position": self.position}
+        facts = {"steps": self.step, "hours": hours, "last": last, "targets": self.objective.about}
+        save(self.objective.model, self.exp.encoder, facts)
+        numbers = {"step": self.step, "epoch": self.epoch, "position": self.position, "seconds": self._trained_s()}
         write_state(self.exp.state, {name: part.state_dict() for name, part in self.parts.items()} | numbers)
 
     def run(self) -> None:
@@ -215,13 +212,15 @@ class _Run:
         batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
         bar = progress((), self.config.steps, "pre-training", "step")
         bar.update(self.step)
-        while self.step < self.config.steps:
+        last = self.step >= self.config.steps
+        self.since = time.monotonic()
+        while not last:
             if self.position == len(batches):
                 self.epoch, self.position = self.epoch + 1, 0
                 batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
             sums += (*self._update(batches[self.position]), 1)
             bar.update()
-            last = self.step == self.config.steps
+            last = self._place(self.step) >= self.config.steps
             if self.step % self.config.log_steps == 0 or last:
                 loss, accuracy, seconds, _ = sums / sums[3]
                 speed = seconds * sums[3] / (time.monotonic() - since)
@@ -244,7 +243,7 @@ class _Run:
             lr = self.config.lr
             raise UserError(f"{self.exp.root}: {error} at step {self.step}; lower lr (now {lr})") from None
         self.step, self.position = self.step + 1, self.position + 1
-        return loss_value, accuracy, seconds
+        return loss_value, accuracy.item(), seconds
 
     def _record(self, **figures: float) -> None:
         """Append a line to history.jsonl."""

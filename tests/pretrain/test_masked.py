@@ -92,7 +92,7 @@ def test_changed_options_and_empty_data_are_refused(arguments, tmp_path):
 def test_the_loss_is_huberts_equation_3_over_valid_frames(arguments, tmp_path, monkeypatch):
     """alpha times the mean cross entropy of masked frames, and 1 - alpha of that of the other valid frames."""
     config = masked.configure([], [*arguments, "alpha=0.3"])
-    run = masked._Objective(config, ExpDir(tmp_path))
+    run = masked._Objective(config, ExpDir(tmp_path), torch.device("cpu"))
     run.model.eval()
     rows = np.array([int(run.corpus.lens.argmin()), int(run.corpus.lens.argmax())])
     assert run.corpus.lens[rows[0]] < run.corpus.lens[rows[1]] <= 1000, "one row is padded, and none is cropped"
