@@ -42,6 +42,20 @@ class Beside(nn.Module):
         return self.base(x, *rest) + self.part(x)
 
 
+class Around(nn.Module):
+    """Compute `part` of what enters and of `base`, a linear layer whose weight the part changes."""
+
+    def __init__(self, base: nn.Module, part: nn.Module):
+        super().__init__()
+        self.base, self.part = base, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x, self.base)
+
+
+GRAFTS = (After, Beside, Around)
+
+
 def check(source: Source, method: str, places: Iterable[str]) -> None:
     """Raise UserError where a method wants `places` that the blocks of an upstream lack; nothing is loaded for it."""
     wanted, known = set(places), source.places
@@ -107,7 +121,7 @@ def _find(block: nn.Module, place: str) -> tuple[nn.Module, str]:
 
 def original(module: nn.Module) -> nn.Module:
     """Return what a place held before anything was grafted there."""
-    while isinstance(module, (After, Beside)):
+    while isinstance(module, GRAFTS):
         module = module.base
     return module
 
@@ -138,6 +152,12 @@ def beside(block: nn.Module, place: str, part: nn.Module) -> None:
     setattr(owner, name, Beside(getattr(owner, name), part))
 
 
+def around(block: nn.Module, place: str, part: nn.Module) -> None:
+    """Let `part` compute what the linear layer at a place puts out; its `merged(weight)` is the weight that it acts as."""
+    owner, name = _find(block, place)
+    setattr(owner, name, Around(getattr(owner, name), part))
+
+
 def prefix(block: nn.Module, rows: Prefix) -> None:
     """Put learned rows before the keys and values of a block's attention."""
     attention = at(block, "attention")
@@ -154,17 +174,20 @@ def train_norms(block: nn.Module) -> None:
 
 
 def merge(upstream: nn.Module) -> int:
-    """Add every graft that changes a linear layer's weight (LoRA) into that weight, and take it out; return how many.
+    """Replace the weight of every linear layer that a part changes (LoRA) by what it acts as, and take the part out.
 
-    For what is to run without our parts: the merged weights are new tensors, as large as the old ones.
+    Return how many. For what is to run without our parts: the merged weights are new tensors, as large as the old ones.
     """
     merged = 0
     for module in list(upstream.modules()):
         for name, child in list(module.named_children()):
-            delta: Any = getattr(child.part, "delta", None) if isinstance(child, Beside) else None
-            if isinstance(child, Beside) and delta is not None:
-                old: Any = child.base.weight  # not in place: in a view the tensor is others' too
-                child.base.weight = nn.Parameter(old.data + delta().to(old.dtype), old.requires_grad)
-                setattr(module, name, child.base)
+            if isinstance(child, Around):
+                base, part = child.base, child.part
+                assert isinstance(base, nn.Linear)
+                old, change = base.weight, getattr(part, "merged")
+                base.weight = nn.Parameter(
+                    change(old).detach().to(old.dtype), old.requires_grad
+                )  # others share the old
+                setattr(module, name, base)
                 merged += 1
     return merged

@@ -50,6 +50,8 @@ def cases() -> dict[str, tuple[str, list[str]]]:
     turns = zip(cycle(FORMS), cycle(tunes), cycle(fuses), cycle(HEADS), strict=False)
     chosen = [(form, *parts) for form, *parts in islice(turns, count)]
     return {"-".join(parts): (parts[0], options_of(*parts[1:])) for parts in chosen} | {
+        "dora": ("conformer", ["tune.name=lora", "tune.variant=dora", "fuse.name=layer", "fuse.layers=last"]),
+        "pissa": ("conformer", ["tune.name=lora", "tune.variant=pissa", "fuse.name=layer", "fuse.layers=last"]),
         "fbank": ("fbank", ["fuse.name=layer", "fuse.layers=last", "task.head=blstm"]),
         "pair": ("conformer+fbank", ["fuse.name=hff", "fuse.layers=[4]"]),  # of the second alone
     }

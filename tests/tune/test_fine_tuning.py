@@ -196,13 +196,14 @@ def test_blocks_are_named_from_either_end(encoder):
     "method, wrong",
     [
         ("houlsby", "tune.places=[ears]"), ("houlsby", "tune.width=-1"), ("lora", "tune.rank=0"),
+        ("lora", "tune.variant=vera"), ("lora", "tune.variant=pissa tune.rank=1000"),
         ("lora", "tune.projections=[attention]"), ("compacter", "tune.products=5"), ("prefix", "tune.length=0"),
         ("adapter_bias", "tune.form=wide"), ("conv_adapter", "tune.width=0"), ("full", "tune.layers=top9"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused_in_one_line(options, method, wrong):
     with pytest.raises(UserError, match="tune") as caught:
-        config = configure([conf_file("method", method)], [*options, wrong])
+        config = configure([conf_file("method", method)], [*options, *wrong.split()])
         Model(config, units.load(config.data.units))
     assert "\n" not in str(caught.value)
 
@@ -215,5 +216,5 @@ def test_lora_drops_what_enters_a():
         part.a.fill_(1.0)
         part.b.fill_(1.0)
     # rank 4 times the sum of some of 2 · (1, 10, 100): one that drops a row of A would give multiples of 111
-    sums = {round(part(torch.tensor([1.0, 10.0, 100.0]))[0].item() / 8) for _ in range(200)}
+    sums = {round(part.change(torch.tensor([1.0, 10.0, 100.0]))[0].item() / 8) for _ in range(200)}
     assert sums == {0, 1, 10, 11, 100, 101, 110, 111}

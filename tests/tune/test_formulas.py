@@ -173,18 +173,67 @@ def test_houlsby_is_a_residual_bottleneck(upstream, inner_norm):
             torch.testing.assert_close(outputs[place], adapter(y_BTD, the(Bottleneck, places(block)[place])))
 
 
-def test_lora_adds_alpha_over_rank_times_b_a_x(upstream):
-    """Check W x + b + (α / r) B A x, arXiv:2106.09685, with α / r = 2.5; the change of the weight is (α / r) B A."""
-    names = {"q": "attention.q_proj", "k": "attention.k_proj", "v": "attention.v_proj", "out": "attention.out_proj",
-             "up": "feed_forward_out.up", "down": "feed_forward_out.down"}  # fmt: skip
-    model = tuned(upstream, lora, lora.Config(projections=list(names), rank=2, alpha=5.0))
+PROJECTIONS = {"q": "attention.q_proj", "k": "attention.k_proj", "v": "attention.v_proj", "out": "attention.out_proj",
+               "up": "feed_forward_out.up", "down": "feed_forward_out.down"}  # fmt: skip
+
+
+def low_rank(upstream, variant):
+    """Yield (frozen linear layer, what stands for it, its part, an input) of every projection, with alpha / rank = 2.5."""
+    config = lora.Config(variant=variant, projections=list(PROJECTIONS), rank=2, alpha=5.0)
+    model = tuned(upstream, lora, config)
     for block, base in zip(model.blocks(), upstream.blocks(), strict=True):
-        for name in names.values():
+        for name in PROJECTIONS.values():
             linear, grafted = base.get_submodule(name), block.get_submodule(name)
-            part, x_BTD = the(lora.LowRank, grafted), random(2, 7, linear.in_features)
-            change = torch.stack([2.5 * (part.b @ part.a @ x) for x in x_BTD.flatten(0, 1)]).unflatten(0, (2, 7))
-            torch.testing.assert_close(grafted(x_BTD), affine(x_BTD, linear) + change)
-            torch.testing.assert_close(part.delta(), (2.5 * part.b @ part.a).detach())
+            yield linear, grafted, the(lora.LowRank, grafted), random(2, 7, linear.in_features)
+
+
+def outputs(weight, x_BTD, bias):
+    """Return W' x + b frame by frame."""
+    return torch.stack([weight @ x_D for x_D in x_BTD.flatten(0, 1)]).unflatten(0, (2, 7)) + bias
+
+
+def test_lora_adds_alpha_over_rank_times_b_a_x(upstream):
+    """Check W' = W + (α / r) B A, arXiv:2106.09685."""
+    for linear, grafted, part, x_BTD in low_rank(upstream, "lora"):
+        weight = linear.weight + 2.5 * part.b @ part.a
+        torch.testing.assert_close(grafted(x_BTD), outputs(weight, x_BTD, linear.bias))
+        torch.testing.assert_close(part.merged(linear.weight), weight)
+
+
+def test_dora_scales_each_output_to_the_norm_that_it_trains(upstream):
+    """Check W'_i = m_i (W + (α / r) B A)_i / ‖(W + (α / r) B A)_i‖, arXiv:2402.09353, row by row, and its gradient.
+
+    m starts as the norms of the rows of W; the gradient takes the norm below m for a constant (section 4.3).
+    """
+    for linear, grafted, part, x_BTD in low_rank(upstream, "dora"):
+        changed = linear.weight + 2.5 * part.b @ part.a
+        rows = [m * row / row.square().sum().sqrt().detach() for m, row in zip(part.m, changed, strict=True)]
+        torch.testing.assert_close(grafted(x_BTD), outputs(torch.stack(rows), x_BTD, linear.bias))
+        torch.testing.assert_close(part.merged(linear.weight), torch.stack(rows))
+        wanted, trained = random(2, 7, len(rows)), [part.m, part.a, part.b]
+        found = torch.autograd.grad((grafted(x_BTD) * wanted).sum(), trained)
+        expected = torch.autograd.grad((outputs(torch.stack(rows), x_BTD, linear.bias) * wanted).sum(), trained)
+        torch.testing.assert_close(found, expected)
+        first = lora.MagnitudeDirection(linear, lora.Config(rank=2))
+        torch.testing.assert_close(first.m.detach(), linear.weight.square().sum(1).sqrt())
+
+
+def test_pissa_trains_what_the_largest_singular_values_make(upstream):
+    """Check W' = W - (α / r) B0 A0 + (α / r) B A, arXiv:2404.02948; (α / r) B0 A0 = Σ σ_i u_i v_iᵀ of the largest two.
+
+    B and A start as B0 and A0, U √S and √S Vᵀ but for α / r: the singular values are shared evenly by both factors.
+    """
+    for linear, grafted, part, x_BTD in low_rank(upstream, "pissa"):
+        u, values, vh = torch.linalg.svd(linear.weight)
+        principal = sum(values[i] * torch.outer(u[:, i], vh[i]) for i in range(2))
+        torch.testing.assert_close(2.5 * part.b0 @ part.a0, principal, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.a0.norm(dim=1), (values[:2] / 2.5).sqrt(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(part.b0.norm(dim=0), (values[:2] / 2.5).sqrt(), rtol=1e-5, atol=1e-5)
+        weight = linear.weight - 2.5 * part.b0 @ part.a0 + 2.5 * part.b @ part.a
+        torch.testing.assert_close(grafted(x_BTD), outputs(weight, x_BTD, linear.bias))
+        torch.testing.assert_close(part.merged(linear.weight), weight)
+        first = lora.Principal(linear, lora.Config(variant="pissa", rank=2, alpha=5.0))
+        assert torch.equal(first.a, first.a0) and torch.equal(first.b, first.b0)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -276,7 +325,11 @@ FORMULAS = {  # the module's file name, and its tests in this file
     "frozen": [test_frozen_moves_nothing],
     "full": [test_full_moves_the_chosen_weights],
     "houlsby": [test_houlsby_is_a_residual_bottleneck],
-    "lora": [test_lora_adds_alpha_over_rank_times_b_a_x],
+    "lora": [
+        test_lora_adds_alpha_over_rank_times_b_a_x,
+        test_dora_scales_each_output_to_the_norm_that_it_trains,
+        test_pissa_trains_what_the_largest_singular_values_make,
+    ],
     "prefix": [test_prefix_rows_stand_before_keys_and_values],
 }
 ON_DISK = sorted(p.stem for p in Path(hfftools.tune.__file__).parent.glob("*.py") if p.stem != "__init__")

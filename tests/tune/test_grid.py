@@ -34,6 +34,8 @@ TUNES = {name: small(name) for name in plugin_names("tune") if name != "frozen"}
     "houlsby_chen": ["tune.name=houlsby", "tune.width=8", "tune.places=[feed_forward]", "tune.train_norms=false"],
     "houlsby_one": ["tune.name=houlsby", "tune.width=0", "tune.layers=[2]", "tune.train_norms=false"],
     "lora_all": ["tune.name=lora", "tune.rank=2", "tune.projections=[q,k,v,out,up,down]", "tune.layers=all_but_top"],
+    "dora": ["tune.name=lora", "tune.rank=2", "tune.variant=dora", "tune.projections=[q,v,down]"],
+    "pissa": ["tune.name=lora", "tune.rank=2", "tune.variant=pissa", "tune.projections=[q,v,down]"],
     "adapter_bias_wide": ["tune.name=adapter_bias", "tune.form=intermediate"],
     "prefix_shared": ["tune.name=prefix", "tune.length=3", "tune.shared=true"],
 }
@@ -41,6 +43,8 @@ NORM_FIRST = ("wav2vec2_large", "wavlm_large", "hf_wav2vec2_large", "hf_whisper_
 CHANGES_AT_FIRST = {  # their docstrings say why
     "prefix": FORMS,
     "prefix_shared": FORMS,
+    "dora": ["tune.name=lora", "tune.rank=2", "tune.variant=dora", "tune.projections=[q,v,down]"],
+    "pissa": ["tune.name=lora", "tune.rank=2", "tune.variant=pissa", "tune.projections=[q,v,down]"],
     "adapter_bias_wide": NORM_FIRST,
 }
 # Every pair is in the slow tier. A covering subset runs always: each tune on three or four forms, each form with four tunes.
@@ -201,11 +205,12 @@ def test_saved_and_loaded_it_gives_the_same_hypotheses(build, tune, form, tmp_pa
         checkpoint.load(path, other)
 
 
+@pytest.mark.parametrize("variant", ["lora", "dora", "pissa"])
 @pytest.mark.parametrize("form", FORMS)
-def test_merged_lora_gives_the_same_output(build, form):
+def test_merged_lora_gives_the_same_output(build, form, variant):
     from hfftools.upstream import graft
 
-    model, data, upstream = build(form, *TUNES["lora_all"])
+    model, data, upstream = build(form, *TUNES["lora_all"], f"tune.variant={variant}")
     nudge(model)
     before, lens_B = states(model.eval().upstream, data, [0, 1, 2])
     untouched = [p.detach().clone() for p in upstream.parameters()]
