@@ -17,8 +17,9 @@ from hfftools.data.datadir import Utterance
 from hfftools.text import units
 from hfftools.upstream.conformer import ConformerUpstream, EncoderConfig, save
 
-pytest_plugins = ["checkpoints"]  # tests/checkpoints.py: tiny models of every family
+pytest_plugins = ["checkpoints", "hub_server"]  # tiny models of every family; a Hugging Face Hub of this machine
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test asks the real hub
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where the hff commands are
 
 

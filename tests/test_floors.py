@@ -38,6 +38,7 @@ FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 DOORS = {
     "s3prl": "upstream/s3prl.py",
     "transformers": "upstream/huggingface.py",
+    "huggingface_hub": "upstream/hub.py",
     "kaldiio": "upstream/state_cache.py",
     "soundfile": "audio/decoder.py",
     "sentencepiece": "text/units.py",

@@ -1,7 +1,7 @@
 """hff-account: print what training methods on an upstream costs, without the times, before anything is trained.
 
-The upstream is built with random weights from a table of shapes, and nothing is downloaded. A method may have options of
-its own: houlsby:tune.layers=top4.
+The upstream is built with random weights from a table of shapes, and nothing is downloaded but the config.json of
+hf:OWNER/NAME. A method may have options of its own: houlsby:tune.layers=top4.
 """
 
 from pathlib import Path
@@ -12,7 +12,9 @@ from hfftools.cli import add_show, command_parser, run_main
 def main() -> None:
     parser = command_parser("hff-account", __doc__)
     parser.add_argument(
-        "--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER with a config.json"
+        "--upstream",
+        required=True,
+        help="a name such as wav2vec2_large, hf:OWNER/NAME, or hf:FOLDER with a config.json",
     )
     parser.add_argument("--method", action="append", required=True, help="a method of conf/method; may be repeated")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")

@@ -7,7 +7,7 @@ from hfftools.cli import add_show, command_parser, run_main
 
 def main() -> None:
     parser = command_parser("hff-bench", __doc__)
-    parser.add_argument("--upstream", required=True, help="a name such as wav2vec2_large, or hf:FOLDER")
+    parser.add_argument("--upstream", required=True, help="a name such as wav2vec2_large, hf:OWNER/NAME or hf:FOLDER")
     parser.add_argument("--methods", default="", help="such as 'hff full houlsby:tune.layers=top4'; without it, all")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance in seconds")

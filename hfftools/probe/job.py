@@ -21,7 +21,7 @@ from hfftools.probe.recommendation import recommend
 from hfftools.probe.results import LayerResult, ProbeResults
 from hfftools.records import read_json
 from hfftools.train.checkpoint import read_state, write_state
-from hfftools.upstream.names import parse
+from hfftools.upstream.names import parse, pin
 
 
 def configure(sources: list[Path], overrides: list[str]) -> Config:
@@ -38,7 +38,7 @@ def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> Exp
     config = configure(sources, overrides)
     exp = ExpDir(folder or Path("exp") / f"probe_{parse(config.upstream).short_name}")
     with exp.alone():
-        config, assumed = fill_empty_paths(config, exp)
+        config, assumed = fill_empty_paths(pin(config, exp.config), exp)
         compare_config(config, exp.config, may_differ=("device",))
         for line in assumed:
             log.info(f"assumed {line}")

@@ -17,6 +17,7 @@ from hfftools.model import Model, check
 from hfftools.records import read_json
 from hfftools.train import experiment
 from hfftools.train.loop import Loop
+from hfftools.upstream.names import pin
 from hfftools.upstream.source import Source
 
 
@@ -32,6 +33,7 @@ def train(root: Path, sources: list[Path], overrides: list[str]) -> ExpDir:
     else:
         config = experiment.configure(sources, overrides)
         config = recorded_option(config, "train.bf16", exp.config)
+        config = pin(config, exp.config)
         compare_config(config, exp.config, may_differ=experiment.HARMLESS)
     source = check(config)
     device = experiment.device_of(config.device)

@@ -1,4 +1,4 @@
-"""Load models of transformers: folders of save_pretrained, or models of given sizes; nothing is downloaded.
+"""Load models of transformers: folders of save_pretrained, repositories of the Hugging Face Hub, models of given sizes.
 
 What becomes of a model depends on its family: a module of this folder that has
 
@@ -6,28 +6,31 @@ What becomes of a model depends on its family: a module of this folder that has
 - `block_class(config)`: the class of the blocks of a model with this config.json, which has `PLACES` (see graft.py),
 - `convert(model, extractor, name, digest)`: transformers' model, preprocessor_config.json (or None) -> Upstream,
 - and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights that a checkpoint may lack; `PADS`:
-  True where its models were trained on windows of one length, and have an attribute `padded` that makes them run so.
+  True where its models were trained on windows of one length, and have an attribute `padded` that makes them run so;
+- `variant_file(config)`, where a model has variants such as languages: the name of the file with the weights of one, with {}
+  in place of its name, or "" if this model has none; and `add_variant(model, tensors)`, which puts them into the model.
 """
 
 import json
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
-from torch import nn
-
 from hfftools import memory
 from hfftools.data.inputs import file_digest
 from hfftools.log import UserError, require
 from hfftools.nn.rate import RATE_HZ
+from hfftools.upstream import hub
 from hfftools.upstream.base import Upstream, model_digests
+from hfftools.upstream.hub import Repo
+from hfftools.upstream.model_files import Folder, find_weights
+from hfftools.upstream.pretrained import read_model, read_tensors
 from hfftools.upstream.registry import modules_with
 from hfftools.upstream.source import Source
 
 IRRELEVANT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")  # of config.json
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")  # one file or its shards
 
 
 def family_of(model_type: str, name: str) -> ModuleType:
@@ -41,17 +44,20 @@ def family_of(model_type: str, name: str) -> ModuleType:
 
 
 class Door(Source):
-    """`hf:FOLDER`, a folder written by save_pretrained; `hf_padded:FOLDER` if the family has that form."""
+    """`hf:FOLDER`, written by save_pretrained, or `hf:OWNER/NAME`, a repository of the Hugging Face Hub.
+
+    It is `hf_padded:` in place of `hf:` for the padded form of a family that has one.
+    `@REVISION` may follow a repository's name: a branch, a tag or a commit. `@VARIANT` may follow either, or the revision,
+    where the family has variants. Where one `@` follows a repository's name, what comes after it is a revision if the
+    repository has it, else a variant.
+    """
 
     kinds = ("hf", "hf_padded")
 
     def __init__(self, text: str):
         super().__init__(text)
-        self.folder = Path(self.path)
-        require(
-            self.folder.is_dir(), f"upstream {text}: {self.folder} is not a folder; give one written by save_pretrained"
-        )
-        self.config = _read_json(self.folder / "config.json", text)
+        self.files, self.variant = self._open()
+        self.config = _read_json(self.files.need("config.json"), text)
         self.family = family_of(str(self.config.get("model_type")), text)
         self.places = self.family.block_class(self.config).PLACES
         self.padded = self.kind == "hf_padded"
@@ -59,61 +65,90 @@ class Door(Source):
             not self.padded or getattr(self.family, "PADS", False),
             f"upstream {text}: {self.config['model_type']} has no padded form; write hf:{self.path}",
         )
+        if self.variant:
+            known = bool(_variant_file(self.config, text))
+            require(known, f"upstream {text}: this model has no variants; leave out @{self.variant}")
+
+    def _open(self) -> tuple[Folder | Repo, str]:
+        """Return where the model's files are, and its variant; raise UserError where there is no such place."""
+        if Path(self.path).is_dir():
+            return Folder(Path(self.path), self.text), ""
+        folder, _, variant = self.path.rpartition("@")
+        if folder and Path(folder).is_dir():
+            return Folder(Path(folder), self.text), variant
+        repository, *marks = self.path.split("@")
+        require(
+            bool(hub.ID.fullmatch(repository)) and all(marks) and len(marks) <= 2,
+            f"upstream {self.text}: {self.path} is not a folder; give one written by save_pretrained, or a repository of "
+            "the Hugging Face Hub as hf:OWNER/NAME or hf:OWNER/NAME@REVISION",
+        )
+        try:
+            revision, variant = [*marks, "", ""][:2]
+            return Repo(repository, revision, self.text), variant
+        except hub.NotFound:
+            if len(marks) == 1:
+                with suppress(hub.NotFound):
+                    newest = Repo(repository, "", self.text)
+                    if _variant_file(_read_json(newest.need("config.json"), self.text), self.text):
+                        return newest, marks[0]
+            raise
+
+    @property
+    def pinned(self) -> str:
+        return "@".join([f"{self.kind}:{self.files.pinned}", *([self.variant] if self.variant else [])])
 
     def load(self) -> Upstream:
-        """Return the model; raise UserError that names what the folder lacks, or why the model cannot be run."""
-        extractor = _read_json(self.folder / "preprocessor_config.json", self.text)
+        """Return the model; raise UserError that names what its files lack, or why the model cannot be run."""
+        extractor = self._extractor()
         rate_hz = extractor.get("sampling_rate", RATE_HZ)
         require(
-            rate_hz == RATE_HZ, f"upstream {self.text}: {self.folder} was trained at {rate_hz} Hz, not at {RATE_HZ}"
+            rate_hz == RATE_HZ,
+            f"upstream {self.text}: {self.files.folder} was trained at {rate_hz} Hz, not at {RATE_HZ}",
         )
-        weights = self._weights()
-        model = self.family.convert(self._read_model(), extractor, self.text, file_digest(*weights))
-        model.settings = self._settings()
+        weights = find_weights(self.files)
+        model_class = _class(self.family, self.config["model_type"], self.text)
+        theirs = read_model(model_class, self.family, self.files, weights)
+        variant = self._variant_files()
+        for path in variant:
+            self.family.add_variant(theirs, read_tensors(path, self.text))
+        digest = file_digest(*weights.shards, *variant)
+        model = self.family.convert(theirs, extractor, self.pinned, digest)
+        model.settings = self._settings(extractor)
         return self._in_form(model)
 
     def digests(self) -> dict[str, str]:
-        return model_digests(file_digest(*self._weights()), self._settings())
+        try:
+            weights, extractor = find_weights(self.files, downloads=False), self._extractor(downloads=False)
+            variant = self._variant_files(downloads=False)
+        except hub.NotFound:
+            return {}
+        return model_digests(file_digest(*weights.shards, *variant), self._settings(extractor))
 
-    def _settings(self) -> str:
+    def _extractor(self, downloads: bool = True) -> dict:
+        """Return the settings of the front end, which transformers 5 may write into a file with those of a tokenizer."""
+        get = self.files.get if downloads else self.files.kept
+        shared = None if get("preprocessor_config.json") else get("processor_config.json")
+        if shared is not None:
+            extractor = _read_json(shared, self.text).get("feature_extractor")
+            if isinstance(extractor, dict):
+                return extractor
+        return _read_json(self.files.need("preprocessor_config.json"), self.text)
+
+    def _variant_files(self, downloads: bool = True) -> list[Path]:
+        """Return the file of the variant, if one is named."""
+        if not self.variant:
+            return []
+        name = _variant_file(self.config, self.text).format(self.variant)
+        path = self.files.get(name) if downloads else self.files.kept(name)
+        return [path or self.files.need(name)]
+
+    def _settings(self, extractor: dict) -> str:
         """Return a digest of the two files of settings, without what says nothing of how the model computes."""
-        files = [_read_json(self.folder / name, self.text) for name in ("config.json", "preprocessor_config.json")]
-        kept = [{key: value for key, value in file.items() if key not in IRRELEVANT} for file in files]
+        kept = [
+            {key: value for key, value in file.items() if key not in IRRELEVANT} for file in (self.config, extractor)
+        ]
         kept += [{"padded": True}] if self.padded else []
         return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-
-    def _weights(self) -> list[Path]:
-        for pattern in WEIGHTS:
-            if files := sorted(self.folder.glob(pattern)):
-                return files
-        raise UserError(f"upstream {self.text}: {self.folder} holds no weights ({' or '.join(WEIGHTS)})")
-
-    def _read_model(self) -> nn.Module:
-        """Return transformers' model with all of its weights; optional ones that the files lack are removed from it."""
-        model_class = _class(self.family, self.config["model_type"], self.text)
-        options = getattr(self.family, "OPTIONS", {})
-        try:
-            with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
-                model, report = model_class.from_pretrained(
-                    self.folder, local_files_only=True, output_loading_info=True, weights_only=True, **options
-                )
-        except Exception as error:  # whatever type the reader of this or that file format raises
-            if memory.ran_out(error):
-                raise
-            line = str(error).split("\n")[0]
-            raise UserError(
-                f"upstream {self.text}: transformers cannot read {self.folder} ({line}); save it again"
-            ) from None
-        missing = sorted(report["missing_keys"])
-        for optional in getattr(self.family, "OPTIONAL", ()):
-            if optional in missing:
-                missing.remove(optional)
-                delattr(model, optional)
-        if missing:  # transformers would only warn, and leave them random
-            raise UserError(
-                f"upstream {self.text}: the weights in {self.folder} lack {len(missing)} tensors, first {missing[0]}"
-            )
-        return model
 
     def random(self) -> Upstream:
         """Return a model of the same sizes with random weights; config.json is all that is read."""
@@ -125,8 +160,12 @@ class Door(Source):
         return model
 
     def card(self) -> str:
-        readme = self.folder / "README.md"
-        return readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
+        readme = self.files.get("README.md")
+        return readme.read_text(encoding="utf-8", errors="replace") if readme else ""
+
+    @property
+    def short_name(self) -> str:
+        return "-".join([self.files.name, *([self.variant] if self.variant else [])])
 
 
 def random(model_type: str, sizes: dict, name: str) -> Upstream:
@@ -144,6 +183,12 @@ def random(model_type: str, sizes: dict, name: str) -> Upstream:
         line = " ".join(str(error).split())
         raise UserError(f"upstream {name}: transformers cannot build a {model_type} of these sizes ({line})") from None
     return family.convert(model, None, name, "random")
+
+
+def _variant_file(config: dict, name: str) -> str:
+    """Return the name of the files that hold a variant, with {} in place of the variant's name; empty if there are none."""
+    family = family_of(str(config.get("model_type")), name)
+    return family.variant_file(config) if hasattr(family, "variant_file") else ""
 
 
 def _class(family: ModuleType, model_type: str, name: str) -> Any:

@@ -1,18 +1,25 @@
 """Parse the name of an upstream, once, into the Source that knows everything about it.
 
 A name is one string: a name by itself (`hff_tiny`, `fbank`, `wav2vec2_large`, …), the path of an encoder.safetensors or of
-its folder, or a kind and a path: `hf:FOLDER` written by save_pretrained (`hf_padded:` for Whisper as published),
-`wav2vec2_local:FILE` (`hubert_local`, `wavlm_local`, `data2vec_local`) converted for s3prl. `A+B` is two of them as one.
-Each form has a door in this folder.
+its folder, or a kind and a path: `hf:FOLDER` written by save_pretrained, `hf:OWNER/NAME` of the Hugging Face Hub (either
+may have an `@`, see huggingface.py, and `hf_padded:` is for Whisper as published), `wav2vec2_local:FILE` (`hubert_local`,
+`wavlm_local`, `data2vec_local`) converted for s3prl. `A+B` is two of them as one. Each form has a door in this folder.
 """
 
+import re
 from pathlib import Path
+from typing import Any, TypeVar
 
+from hfftools.config import read_recorded, with_option
 from hfftools.log import UserError, suggest
+from hfftools.upstream import hub
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.pair import PairSource
 from hfftools.upstream.registry import modules_with
 from hfftools.upstream.source import Source
+
+C = TypeVar("C", bound=Any)
+COMMIT = re.compile(r"@[0-9a-f]{40}(?=[@+]|$)")  # as `pinned` writes it
 
 
 def parse(text: str) -> Source:
@@ -24,6 +31,20 @@ def parse(text: str) -> Source:
         if first and second and _is_one(first) and _is_one(second):
             return PairSource(text, _parse_one(first), _parse_one(second))
     raise UserError(f"upstream {text}: two upstreams are fused as A+B, neither more nor fewer")
+
+
+def pin(config: C, recorded: Path) -> C:
+    """Return the options with an `upstream` that names its commit, where it is a repository of the Hugging Face Hub.
+
+    `recorded` is the config.yaml of the experiment: one that was started goes on with its commit, though the hub may have a
+    newer one. The name of another upstream stays as it is.
+    """
+    asked = config.upstream
+    if recorded.exists():
+        started = read_recorded(recorded).get("upstream")
+        if COMMIT.sub("", str(started)) == asked:
+            return with_option(config, "upstream", started)
+    return with_option(config, "upstream", parse(asked).pinned)
 
 
 def load_upstream(text: str) -> Upstream:
@@ -65,7 +86,9 @@ def _parse_one(text: str) -> Source:
 
 def _advise_path(path: Path) -> str:
     if not path.exists():
-        return "no such file or folder"
+        known = hub.ID.fullmatch(str(path).partition("@")[0])
+        hint = f"; a repository of the Hugging Face Hub is spelled hf:{path}" if known else ""
+        return f"no such file or folder{hint}"
     if path.is_file():
         return f"give the kind of a checkpoint with its path, such as wav2vec2_local:{path} or hubert_local:{path}"
     if (path / "config.json").is_file():

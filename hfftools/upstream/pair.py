@@ -135,6 +135,10 @@ class PairSource(Source):
         return "\n\n".join(card for card in cards if card)
 
     @property
+    def pinned(self) -> str:
+        return f"{self.first.pinned}+{self.second.pinned}"
+
+    @property
     def short_name(self) -> str:
         return f"{self.first.short_name}-{self.second.short_name}"
 

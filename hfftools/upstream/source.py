@@ -57,6 +57,11 @@ class Source:
         return ""
 
     @property
+    def pinned(self) -> str:
+        """Return a name for exactly these files, also where `text` names what moves, such as the branch of a repository."""
+        return self.text
+
+    @property
     def short_name(self) -> str:
         """Return the name in a form that can be part of a folder's name."""
         return Path(self.path).stem

@@ -20,7 +20,6 @@ def test_huggingface_folder_lacks(saved, tmp_path, edit_json):
         assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
     refused(tmp_path / "none", "is not a folder")
-    refused("facebook/wav2vec2-base", "is not a folder")  # never looked for on a model hub
     folder = tmp_path / "model"
     for file, what in (
         ("config.json", "config.json does not exist"),
@@ -34,10 +33,10 @@ def test_huggingface_folder_lacks(saved, tmp_path, edit_json):
     refused(folder, "transformers cannot read")
     shutil.copytree(saved("hf_hubert_base"), folder, dirs_exist_ok=True)
     edit_json(folder / "config.json", num_hidden_layers=4)
-    refused(folder, "lack .* tensors, first encoder.layers.3")
+    refused(folder, "model.safetensors lacks 16 tensors, first encoder.layers.3")
     edit_json(folder / "config.json", model_type="sew")
     for door in (load_upstream, parse):
-        with pytest.raises(UserError, match="model type sew is not supported; known: wav2vec2, .*wav2vec2-conformer$"):
+        with pytest.raises(UserError, match="model type sew is not supported; known: wav2vec2, .*wav2vec2-conformer, "):
             door(f"hf:{folder}")
     edit_json(folder / "config.json", model_type="hubert")
     edit_json(folder / "preprocessor_config.json", sampling_rate=8000)
