@@ -96,6 +96,11 @@ class ExpDir:
         return self.checkpoints / f"epoch_{epoch:03d}.safetensors"
 
     @property
+    def initial(self) -> Path:
+        """Return the file with the values that training starts from, kept until its end."""
+        return self.checkpoints / "initial.safetensors"
+
+    @property
     def final(self) -> Path:
         """Return the file with the average of the best epochs: hff-decode reads it, and it exists once training is done."""
         return self.checkpoints / "final.safetensors"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hfftools.config import at_least
 from hfftools.log import require
-from hfftools.nn.layer_sum import weighted_sum
+from hfftools.nn.layer_sum import add_logits, weighted_sum
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Fuse(nn.Module):
     """One scalar a layer, and one Linear from groups * D to D."""
 
     any_width = False  # each group is a sum, which needs one width
+    logits_L: Tensor
 
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
@@ -36,7 +37,7 @@ class Fuse(nn.Module):
         count, groups = len(dims), config.groups
         require(groups <= count, f"fuse.groups: {groups} groups cannot be made of {count} layers")
         self.sizes = [count // groups + (number < count % groups) for number in range(groups)]
-        self.logits_L = nn.Parameter(torch.zeros(count))
+        add_logits(self, count, trained=groups < count)
         self.project = nn.Linear(groups * self.out_dim, self.out_dim)
         with torch.no_grad():
             self.project.weight.copy_(torch.cat([torch.eye(self.out_dim) * size / count for size in self.sizes], 1))

@@ -15,16 +15,29 @@ def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
     return total
 
 
+def add_logits(module: nn.Module, count: int, trained: bool) -> None:
+    """Give `module` logits_L, zeros [count] for a softmax, as a parameter or, where it has no effect, as a buffer.
+
+    The share of one layer alone is always 1: as a parameter it would count as trained and never get a gradient.
+    """
+    if trained:
+        module.logits_L = nn.Parameter(torch.zeros(count))
+    else:
+        module.register_buffer("logits_L", torch.zeros(count))
+
+
 class LayerSum(nn.Module):
     """Return Σ_l softmax(w)_l h_l; w starts at zero, so that x starts as the mean of the layers.
 
     With `normalize`, each state is first scaled to zero mean and unit variance over D, without learned gains.
     """
 
+    logits_L: Tensor
+
     def __init__(self, layers: list[int], normalize: bool = False):
         super().__init__()
         self.layers, self.normalize = list(layers), normalize
-        self.logits_L = nn.Parameter(torch.zeros(len(layers)))
+        add_logits(self, len(layers), trained=len(layers) > 1)
 
     def forward(self, hidden: dict[int, Tensor]) -> Tensor:
         states = [hidden[layer] for layer in self.layers]

@@ -16,7 +16,12 @@ from hfftools.expdir import write_text
 from hfftools.infer.decode_sets import read_scores
 from hfftools.meter import resources
 from hfftools.report import experiments
-from hfftools.report.experiments import Plot, Section
+from hfftools.report.experiments import Group, Plot, Section
+
+ACTING = [
+    "Acting parts: those of the trainable parts that a gradient reached and that change the output, and the least change:",
+    "of the fused stream or the loss of one utterance where a part alone gets its initial values back.",
+]
 
 
 def _mean(values: list[float]) -> str:
@@ -93,7 +98,7 @@ def report(roots: list[Path], out: Path, title: str, command: str = "") -> tuple
         plots += drawn
         lines += [f"{depth} Methods", *table, "", *_legend(section), ""]
         lines += [f"![{plot.title}]({plot.path.name})" for plot in drawn]
-        lines += ["", f"{depth} Costs", *_costs(section), "", *resources.LEGEND, ""]
+        lines += ["", f"{depth} Costs", *_costs(section), "", *resources.LEGEND, *ACTING, ""]
         for name in section.names():
             lines += _details(section, name, depth)
     remove_temporary(out.parent)  # also of the pictures beside it
@@ -125,7 +130,20 @@ def _legend(section: Section) -> list[str]:
 
 
 def _costs(section: Section) -> list[str]:
-    return resources.table([{"method": group.name, **resources.columns(group.costs())} for group in section.groups])
+    rows = [
+        {"method": group.name, **resources.columns(group.costs()), "acting parts": _acting(group)}
+        for group in section.groups
+    ]
+    return resources.table(rows)
+
+
+def _acting(group: Group) -> str:
+    """Return how many of the trainable parts act, and the least change of the output by one, over the runs of a group."""
+    proved = [used["acting"] for used in group.resources if used.get("acting")]
+    if not proved:
+        return "–"
+    least = min(proved, key=lambda acting: (acting["acting"], acting["least_change"]))
+    return f"{least['acting']} of {least['parts']}, {100 * least['least_change']:.2g} %"
 
 
 def _details(section: Section, name: str, depth: str) -> list[str]:

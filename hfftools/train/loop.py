@@ -23,6 +23,7 @@ from hfftools.log import UserError, log, progress
 from hfftools.meter.resources import Ledger
 from hfftools.model import Model
 from hfftools.train import checkpoint, evaluate, optim
+from hfftools.train.acting import Acting
 from hfftools.train.config import Config
 from hfftools.train.history import Diverged, History, summary
 from hfftools.train.update import NotFinite, Updater
@@ -39,7 +40,8 @@ class Loop:
         self.metric = model.task.metric([u.text or "" for u in dev.utterances])
         self.steps = self._count_steps()
         self.optimizer, self.schedule = optim.build(model, config.optim, self.steps)
-        self.updater = Updater(self.optimizer, self.schedule, config.optim.clip)
+        self.acting = Acting(exp, model)
+        self.updater = Updater(self.optimizer, self.schedule, config.optim.clip, self.acting.see)
         self.epoch, self.position, self.history = 0, 0, History(exp)
         self.sums = {"loss": 0.0, "utterances": 0, "grad_norm": 0.0, "steps": 0, "audio": 0.0, "seconds": 0.0}
         before = self._restore() if exp.state.exists() else None
@@ -89,6 +91,8 @@ class Loop:
     def run(self) -> dict:
         """Train to the end, load the average of the best epochs, and return the resources used and the dev scores."""
         last_save = time.monotonic()
+        if dist.is_main() and not self.exp.state.exists():
+            self.acting.begin()
         self.history.check_blank(self.config.train.blank_epochs)
         while self.epoch < self.config.train.epochs and not self.history.stale(self.config.train.patience):
             if self._out_of_time() and self.position == 0:
@@ -234,11 +238,14 @@ class Loop:
         if self.schedule.last_epoch < self.steps and self._out_of_time():
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
         kept = {key: scores[key] for key in ("dev_error", "metric", "lower_is_better", "dev_loss")}
-        return {**self.ledger.read(), **kept, "epochs": self.epoch, "averaged": epochs}
+        used = self.ledger.read()  # before the parts are looked at, which needs memory of its own
+        kept["acting"] = self.acting.finish(self.train_data) if dist.is_main() else {}
+        return {**used, **kept, "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:
         """Write the averaged model as the final checkpoint, whose existence marks the run as done."""
         checkpoint.save(self.exp.final, self.model.trained_state(), self.model, **self.final_facts)
+        self.exp.initial.unlink(missing_ok=True)
 
 
 _STATE: dict[str, Any] = {

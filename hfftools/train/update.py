@@ -1,7 +1,7 @@
 """Make one optimisation step, the same for training, its measurement, probing heads, the aligner and pre-training."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -25,9 +25,14 @@ class Updater:
     """Apply the mean gradient of batches to the parameters of an optimiser, and advance its schedule."""
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, max_norm: float
+        self,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        max_norm: float,
+        see: Callable[[], None] = lambda: None,
     ):
         self.optimizer, self.schedule, self.max_norm = optimizer, schedule, max_norm
+        self.see = see  # called in each step while the gradients of all processes are there
 
     def step(self, losses: Iterable[Tensor], count: int = 1) -> Step:
         """Make one update by the gradient of sum(losses) / count, and return the sum of the losses and that norm.
@@ -51,6 +56,7 @@ class Updater:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         # before clipping: the bound holds for the whole step's gradient, whatever the number of processes
         dist.add_gradients(parameters)
+        self.see()
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm).item()
         if not math.isfinite(norm):
             self.optimizer.zero_grad(set_to_none=True)
