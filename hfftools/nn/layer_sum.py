@@ -15,6 +15,13 @@ def weighted_sum(states: Sequence[Tensor], weights_L: Tensor) -> Tensor:
     return total
 
 
+def normed(h_BTD: Tensor) -> Tensor:
+    """Return each frame with zero mean and unit variance over D: a LayerNorm without parameters."""
+    h_BTD = h_BTD.float() if h_BTD.dtype != torch.float64 else h_BTD  # as torch's own layer norm does under autocast
+    centred_BTD = h_BTD - h_BTD.mean(-1, keepdim=True)  # written out, since a trace cannot take D from the shape
+    return centred_BTD * (centred_BTD.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+
+
 def add_logits(module: nn.Module, count: int, trained: bool) -> None:
     """Give `module` logits_L, zeros [count] for a softmax, as a parameter or, where it has no effect, as a buffer.
 
@@ -42,7 +49,7 @@ class LayerSum(nn.Module):
     def forward(self, hidden: dict[int, Tensor]) -> Tensor:
         states = [hidden[layer] for layer in self.layers]
         if self.normalize:
-            states = [nn.functional.layer_norm(h_BTD, h_BTD.shape[-1:]) for h_BTD in states]
+            states = [normed(h_BTD) for h_BTD in states]
         return weighted_sum(states, self.logits_L.softmax(0))
 
     def layer_weights(self) -> dict[int, float]:

@@ -45,7 +45,7 @@ def _path(model: Model, name: str) -> list[tuple[str, nn.Module]]:
 def _part(model: Model, name: str) -> str:
     """Return the path of the outermost module that was inserted, or that the fusion or the task consists of."""
     for path, module in _path(model, name):
-        holder = isinstance(module, (*GRAFTS, nn.ModuleList)) or module is model.fuse
+        holder = isinstance(module, (*GRAFTS, nn.ModuleList, nn.ModuleDict)) or module is model.fuse
         if id(module) not in model.base_modules and not holder:
             return path
     return name

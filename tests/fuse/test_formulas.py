@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import hfftools.fuse
-from hfftools.fuse import concat, grouped, hconv, hff, l_adapter, ladder, layer, weighted_sum
+from hfftools.fuse import concat, dynamic_sum, gated_sum, grouped, hconv, hff, l_adapter, ladder, layer, weighted_sum
 
 FRAMES = [7, 5]
 LENS_B = torch.tensor(FRAMES)
@@ -102,6 +102,38 @@ def test_hconv_is_convolutions_with_relu_over_the_layers(layers, dim):
     projected = layers in (2, 5)
     assert (fuse.project is not None) == projected
     check(fuse, hidden, affine(x_BTF, fuse.project) if projected else x_BTF)
+
+
+def test_hconv_of_two_widths_projects_the_others_to_the_first():
+    """Check ReLU(b + Σ_k W_k g_(3j+k-2)) over g = h_0, h_1, P_3 h_3, P_4 h_4 (arXiv:2511.08389, our reconstruction)."""
+    fuse, hidden = build(hconv, DIFFERENT)
+    assert list(fuse.enter) == ["3", "4"]
+    zero, (conv, _) = torch.zeros(2, 7, 8, dtype=torch.float64), fuse.blocks
+    alike = [hidden[0], hidden[1], affine(hidden[3], fuse.enter["3"]), affine(hidden[4], fuse.enter["4"])]
+    padded = [zero, zero, *alike, zero, zero]
+    taps = [sum(padded[start + k] @ conv.weight[:, :, k].T for k in range(5)) for start in (0, 3)]
+    check(fuse, hidden, torch.stack([(tap + conv.bias).clamp(min=0) for tap in taps], -1).flatten(2))
+
+
+def scores(fuse, hidden):
+    """Return a_l + w_l · LN(h_lt) of each layer and frame, [L, B, T]."""
+    return torch.stack(
+        [a + (layer_norm(h) * w).sum(-1) for a, w, h in zip(fuse.a_L, fuse.w_LD, hidden.values(), strict=True)]
+    )
+
+
+def test_dynamic_sum_weighs_the_layers_of_each_frame_by_its_states():
+    """Check x_t = Σ softmax_l(a_l + w_l · LN(h_lt)) h_lt, after arXiv:2508.12061."""
+    fuse, hidden = build(dynamic_sum, ALIKE)
+    powers = scores(fuse, hidden).exp()
+    check(fuse, hidden, torch.einsum("lbt,lbtd->btd", powers / powers.sum(0), torch.stack(list(hidden.values()))))
+
+
+def test_gated_sum_has_a_sigmoid_for_each_layer():
+    """Check x_t = 2/L Σ σ(a_l + w_l · LN(h_lt)) h_lt, after arXiv:2509.03409."""
+    fuse, hidden = build(gated_sum, ALIKE)
+    gates = 1 / (1 + (-scores(fuse, hidden)).exp())
+    check(fuse, hidden, 2 / 5 * torch.einsum("lbt,lbtd->btd", gates, torch.stack(list(hidden.values()))))
 
 
 def over_time(x_BTd, conv, kernel):
@@ -198,8 +230,13 @@ def test_weighted_sum_is_a_softmax_over_the_layers(normalize):
 
 FORMULAS = {  # the module's file name, and its tests in this file
     "concat": [test_concat_is_one_projection_of_all_layers],
+    "dynamic_sum": [test_dynamic_sum_weighs_the_layers_of_each_frame_by_its_states],
+    "gated_sum": [test_gated_sum_has_a_sigmoid_for_each_layer],
     "grouped": [test_grouped_is_a_projection_of_one_weighted_sum_a_group],
-    "hconv": [test_hconv_is_convolutions_with_relu_over_the_layers],
+    "hconv": [
+        test_hconv_is_convolutions_with_relu_over_the_layers,
+        test_hconv_of_two_widths_projects_the_others_to_the_first,
+    ],
     "hff": [test_hff_is_a_tree_of_joins, test_hff_of_two_widths_sums_the_layers_of_the_first],
     "l_adapter": [test_l_adapters_are_summed_after_gelu_and_norm],
     "ladder": [test_the_ladder_climbs_by_gates_and_rungs],

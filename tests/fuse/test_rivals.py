@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hfftools.config import plugin, plugin_names
-from hfftools.fuse import concat, grouped, l_adapter, ladder, layer, weighted_sum
+from hfftools.fuse import concat, dynamic_sum, gated_sum, grouped, l_adapter, ladder, layer, weighted_sum
 from hfftools.log import UserError
 from hfftools.model import build_fusion
 
@@ -21,7 +21,9 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.mark.parametrize("plug_in", [concat, grouped, weighted_sum], ids=lambda m: m.__name__.split(".")[-1])
+@pytest.mark.parametrize(
+    "plug_in", [concat, dynamic_sum, gated_sum, grouped, weighted_sum], ids=lambda m: m.__name__.split(".")[-1]
+)
 @pytest.mark.parametrize("layers", [[0, 1, 2], [2, 5, 6, 9], [0, 1, 2, 3, 4, 5, 6, 7]])
 def test_initially_the_mean_of_the_layers(plug_in, layers):
     dims = dict.fromkeys(layers, 16)
@@ -96,7 +98,7 @@ def test_layers_of_two_widths_are_fused_or_refused_as_the_fusion_declares(name):
     if plug_in.Fuse.any_width:
         assert build_fusion(dims, plug_in.Config())(states(dims), LENS_B).shape[:2] == (2, 7)
     else:
-        takers = "concat, hff, l_adapter, ladder, layer take any"
+        takers = "concat, hconv, hff, l_adapter, ladder, layer take any"
         with pytest.raises(UserError, match=f"'{name}' needs layers of one width, not of .16, 24.; {takers}"):
             build_fusion(dims, plug_in.Config())
 

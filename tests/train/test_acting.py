@@ -85,7 +85,8 @@ def short(monkeypatch):
 
 def refused(model, data, watch, part, how):
     """Plant a fault in the module that `part` names, and check the error of the training."""
-    module = model.get_submodule(part.partition("'s own")[0])
+    path = part.partition("'s own")[0]
+    module = model.fuse if path in dict(model.named_parameters()) else model.get_submodule(path)
     for planted in module.children() if part == "task" else [module]:
         plant(planted, how)
     with pytest.raises(UserError) as caught:
@@ -108,8 +109,8 @@ def test_a_dead_part_of_a_way_to_tune_is_an_error_that_names_it(options, tmp_pat
 def test_a_dead_part_of_a_fusion_or_head_is_an_error_that_names_it(options, tmp_path, fuse, how):
     for dead in (["task"] if fuse == FUSES[0] else []) + ["fuse"]:
         model, data, watch = build(options, tmp_path, f"fuse.name={fuse}")
-        modules = {name for name, _ in model.named_modules()}
-        part = "task" if dead == "task" else [p for p in watch.parts if p.startswith("fuse.") and p in modules][-1]
+        modules, inside = dict(model.named_modules()), [p for p in watch.parts if p.startswith("fuse.")]
+        part = "task" if dead == "task" else ([p for p in inside if p in modules] or inside)[-1]
         refused(model, data, watch, part, how)
 
 
@@ -124,11 +125,11 @@ def test_each_part_of_each_fusion_acts(options, tmp_path, fuse):
 
 
 def test_one_layer_has_no_share_to_learn(options, tmp_path):
-    for fuse in ("weighted_sum", "hff", "l_adapter", "grouped"):
+    for fuse in ("weighted_sum", "hff", "l_adapter", "grouped", "dynamic_sum"):
         groups = ["fuse.groups=1"] if fuse == "grouped" else []
         model, data, watch = build(options, tmp_path, f"fuse.name={fuse}", "fuse.layers=[2]", *groups)
         train(model, data, watch)
-        assert not watch.waiting and not any("logits" in name for name, _ in model.parts()["fuse"])
+        assert not watch.waiting and not any("logits" in n or "a_L" in n for n, _ in model.parts()["fuse"])
 
 
 def test_a_part_that_is_trained_but_not_used_is_an_error_at_the_end(options, tmp_path):
