@@ -92,7 +92,7 @@ def _blocks(layers: Any, norm_first: bool) -> list[Block]:
         Block(
             _attention(layer.attention, distance),
             layer.layer_norm,
-            _feed_forward(layer.feed_forward),
+            feed_forward(layer.feed_forward),
             layer.final_layer_norm,
             layer.dropout,
             norm_first,
@@ -113,7 +113,8 @@ def _attention(theirs: Any, distance: DistanceBias | None) -> Attention:
     return GatedAttention(projections, heads, dropout, distance, *gate)
 
 
-def _feed_forward(theirs: Any) -> nn.Sequential:
+def feed_forward(theirs: Any) -> nn.Sequential:
+    """Return the layers of their feed-forward, in order."""
     return nn.Sequential(
         theirs.intermediate_dense,
         theirs.intermediate_act_fn,
@@ -125,6 +126,6 @@ def _feed_forward(theirs: Any) -> nn.Sequential:
 
 def _macaron(layer: Any, rates: Tensor | None) -> MacaronBlock:
     attention = espnet_attention(layer.self_attn, layer.self_attn.num_heads, rates)
-    feed_forwards = [_feed_forward(layer.ffn1), _feed_forward(layer.ffn2)]
+    feed_forwards = [feed_forward(layer.ffn1), feed_forward(layer.ffn2)]
     norms = [layer.ffn1_layer_norm, layer.ffn2_layer_norm]
     return espnet_block(layer, attention, feed_forwards, norms, layer.conv_module.activation)

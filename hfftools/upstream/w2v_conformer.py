@@ -122,7 +122,7 @@ class MacaronBlock(nn.Module):
         attention: Attention,
         attention_norm: nn.Module,
         dropout: nn.Module,  # after the attention
-        conv: ConvModule,
+        conv: nn.Module,  # ConvModule, or another over x [B, T, D] and the mask of valid frames
         norm: nn.Module,
     ):
         super().__init__()
