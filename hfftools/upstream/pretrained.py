@@ -1,5 +1,9 @@
 """Read a model of transformers from its files, and raise an error unless every tensor of it comes from them."""
 
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,18 +13,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hfftools import memory
-from hfftools.log import UserError
+from hfftools.log import UserError, log
 from hfftools.records import readable
 from hfftools.upstream.hub import Repo
 from hfftools.upstream.model_files import Folder, Weights
 
 
 def read_model(model_class: Any, family: ModuleType, files: Folder | Repo, weights: Weights) -> nn.Module:
-    """Return transformers' model with all of its weights; optional ones that the files lack are removed from it."""
+    """Return transformers' model with all of its weights; optional ones that the files lack are removed from it.
+
+    What the files hold beyond it, such as the head of a recogniser, is left out, and one line of the log says so. Raise
+    UserError where a tensor is missing.
+    """
     text = files.text
     options = getattr(family, "OPTIONS", {})
     try:
-        with torch.random.fork_rng(devices=[]):  # weights are drawn before they are loaded
+        with torch.random.fork_rng(devices=[]), _quiet():  # weights are drawn before they are loaded
             model, report = model_class.from_pretrained(
                 files.folder, local_files_only=True, output_loading_info=True, weights_only=True, **options
             )
@@ -36,7 +44,28 @@ def read_model(model_class: Any, family: ModuleType, files: Folder | Repo, weigh
             delattr(model, optional)
     if missing:  # transformers would only warn, and leave them random
         raise UserError(f"upstream {text}: {weights.name} lacks {len(missing)} tensors, first {missing[0]}")
+    if report["unexpected_keys"]:
+        log.info(_left_out(text, sorted(report["unexpected_keys"])))
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out transformers' own table of what is missing and what is not used, which takes a line for each tensor."""
+    theirs = logging.getLogger("transformers")
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        theirs.setLevel(level)
+
+
+def _left_out(text: str, names: list[str]) -> str:
+    """Return the line that says how many tensors of a checkpoint are not used, by the parts that they belong to."""
+    parts = Counter(name.removeprefix("model.").partition(".")[0] for name in names)
+    listed = ", ".join(f"{part} ({count})" for part, count in parts.items())
+    return f"upstream {text}: {len(names)} tensors of the checkpoint are not of the encoder and are left out: {listed}"
 
 
 def read_tensors(path: Path, text: str) -> dict[str, Tensor]:
