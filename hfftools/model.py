@@ -12,6 +12,7 @@ from hfftools.data.batch import Batch, Targets
 from hfftools.data.spec_augment import Config as AugmentConfig
 from hfftools.data.spec_augment import Masking, mask_spans, spec_augment
 from hfftools.log import UserError, require
+from hfftools.nn.layer_sum import normed
 from hfftools.upstream import graft
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import parse
@@ -47,6 +48,7 @@ def check(config: Config) -> Source:
 def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
     """Return the fusion that `config.name` names, for layers of the widths {layer: width}.
 
+    With `config.normalize` each frame of each layer is given zero mean and unit variance before, without learned gains.
     Raises UserError where the widths differ, as in a pair of upstreams, and the fusion needs one width.
     """
     fusion, widths = plugin("fuse", config.name).Fuse, sorted(set(dims.values()))
@@ -55,7 +57,16 @@ def build_fusion(dims: dict[int, int], config: Any) -> nn.Module:
         raise UserError(
             f"fuse.name: '{config.name}' needs layers of one width, not of {widths}; {', '.join(others)} take any"
         )
-    return fusion(dims, config)
+    fuse = fusion(dims, config)
+    if getattr(config, "normalize", False):
+        fuse.register_forward_pre_hook(_normalise)
+    return fuse
+
+
+def _normalise(fuse: nn.Module, inputs: tuple[dict[int, Tensor], Tensor]) -> tuple[dict[int, Tensor], Tensor]:
+    """Return what enters a fusion with every frame normalised: layers may differ in scale by a factor of several."""
+    hidden, lens_B = inputs
+    return {layer: normed(h_BTD) for layer, h_BTD in hidden.items()}, lens_B
 
 
 class Model(nn.Module):

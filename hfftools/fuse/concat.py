@@ -19,6 +19,7 @@ from hfftools.nn.widths import first_width
 class Config:
     name: str = "concat"
     layers: Any = "all"  # all, blocks, last, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
     out_dim: int = 0  # F; 0: the first layer's width
 
     def __post_init__(self):

@@ -23,6 +23,7 @@ from hfftools.nn.layer_sum import normed
 class Config:
     name: str = "gated_sum"
     layers: Any = "all"  # all, blocks, last, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
 
 
 class Fuse(nn.Module):

@@ -19,6 +19,7 @@ from hfftools.nn.layer_sum import add_logits, weighted_sum
 class Config:
     name: str = "grouped"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
     groups: int = 3  # of neighbouring layers, as even as can be
 
     def __post_init__(self):

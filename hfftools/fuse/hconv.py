@@ -24,6 +24,7 @@ KERNEL, STRIDE, PADDING = 5, 3, 2
 class Config:
     name: str = "hconv"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
 
 
 class Fuse(nn.Module):

@@ -29,6 +29,7 @@ from hfftools.nn.widths import first_width
 class Config:
     name: str = "hff"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
     group: int = 2  # neighbours joined by a node
     width: int = 0  # d, the width of a node; 0: a quarter of the first layer's
     out_dim: int = 0  # F; 0: the first layer's width, which the residual form needs

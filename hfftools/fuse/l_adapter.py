@@ -20,6 +20,7 @@ from hfftools.nn.widths import first_width
 class Config:
     name: str = "l_adapter"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
     width: int = 512  # F; 0: two thirds of the first layer's, which is 512 of 768
 
     def __post_init__(self):

@@ -26,6 +26,7 @@ from hfftools.config import at_least
 class Config:
     name: str = "ladder"
     layers: Any = "all"  # all, blocks, last, or a list of layer numbers
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
     reduction: int = 8  # how many times the side stream is narrower than the last tapped layer
 
     def __post_init__(self):

@@ -12,6 +12,7 @@ from hfftools.log import UserError
 class Config:
     name: str = "layer"
     layers: Any = "last"  # last, or a list with one layer number
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
 
 
 class Fuse(nn.Module):

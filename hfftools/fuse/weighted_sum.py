@@ -12,7 +12,7 @@ from hfftools.nn.layer_sum import LayerSum
 class Config:
     name: str = "weighted_sum"
     layers: Any = "all"  # all, last, blocks, or a list of layer numbers
-    normalize: bool = False  # LayerNorm without parameters before the sum
+    normalize: bool = False  # scale each frame of each layer to zero mean and unit variance first
 
 
 class Fuse(nn.Module):
@@ -23,7 +23,7 @@ class Fuse(nn.Module):
     def __init__(self, dims: dict[int, int], config: Config):
         super().__init__()
         self.out_dim = next(iter(dims.values()))
-        self.sum = LayerSum(list(dims), config.normalize)
+        self.sum = LayerSum(list(dims))
 
     def forward(self, hidden: dict[int, Tensor], lens_B: Tensor) -> Tensor:
         return self.sum(hidden)

@@ -34,23 +34,17 @@ def add_logits(module: nn.Module, count: int, trained: bool) -> None:
 
 
 class LayerSum(nn.Module):
-    """Return Σ_l softmax(w)_l h_l; w starts at zero, so that x starts as the mean of the layers.
-
-    With `normalize`, each state is first scaled to zero mean and unit variance over D, without learned gains.
-    """
+    """Return Σ_l softmax(w)_l h_l; w starts at zero, so that x starts as the mean of the layers."""
 
     logits_L: Tensor
 
-    def __init__(self, layers: list[int], normalize: bool = False):
+    def __init__(self, layers: list[int]):
         super().__init__()
-        self.layers, self.normalize = list(layers), normalize
+        self.layers = list(layers)
         add_logits(self, len(layers), trained=len(layers) > 1)
 
     def forward(self, hidden: dict[int, Tensor]) -> Tensor:
-        states = [hidden[layer] for layer in self.layers]
-        if self.normalize:
-            states = [normed(h_BTD) for h_BTD in states]
-        return weighted_sum(states, self.logits_L.softmax(0))
+        return weighted_sum([hidden[layer] for layer in self.layers], self.logits_L.softmax(0))
 
     def layer_weights(self) -> dict[int, float]:
         """Return {layer: its weight}; the weights sum to one."""

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import hfftools.fuse
+from hfftools.config import plugin, plugin_names
 from hfftools.fuse import concat, dynamic_sum, gated_sum, grouped, hconv, hff, l_adapter, ladder, layer, weighted_sum
+from hfftools.model import build_fusion
 
 FRAMES = [7, 5]
 LENS_B = torch.tensor(FRAMES)
@@ -219,13 +221,28 @@ def test_layer_is_its_one_layer():
     assert fuse.out_dim == 8 and torch.equal(fuse({**hidden, 7: -hidden[5]}, LENS_B), hidden[5])
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_weighted_sum_is_a_softmax_over_the_layers(normalize):
-    """Check x = Σ softmax(w)_l h_l, arXiv:2105.01051; with `normalize`, of LN(h_l) without gain and bias."""
-    fuse, hidden = build(weighted_sum, ALIKE, normalize=normalize)
-    states = [layer_norm(h) if normalize else h for h in hidden.values()]
-    check(fuse, hidden, mix(fuse.sum.logits_L, states))
+def test_weighted_sum_is_a_softmax_over_the_layers():
+    """Check x = Σ softmax(w)_l h_l, arXiv:2105.01051."""
+    fuse, hidden = build(weighted_sum, ALIKE)
+    check(fuse, hidden, mix(fuse.sum.logits_L, hidden.values()))
     assert fuse.layer_weights() == pytest.approx(dict(zip(ALIKE, shares(fuse.sum.logits_L).tolist(), strict=True)))
+
+
+@pytest.mark.parametrize("name", plugin_names("fuse"))
+def test_with_normalize_a_fusion_sees_normalised_layers(name):
+    """Check that `normalize` gives what the fusion computes of LN(h_l) without gain and bias, whatever the scale of h_l."""
+    plug_in, dims = plugin("fuse", name), {5: 8} if name == "layer" else ALIKE
+    torch.manual_seed(0)
+    fuse = build_fusion(dims, plug_in.Config(normalize=True)).double()
+    with torch.no_grad():
+        for parameter in fuse.parameters():
+            parameter.normal_(0.0, 0.7)
+    hidden = {number: number + 3.0**number * torch.randn(2, 7, dim).double() for number, dim in dims.items()}
+    expected_BTF = fuse.forward({number: layer_norm(h) for number, h in hidden.items()}, LENS_B)  # without the hook
+    check(fuse, hidden, expected_BTF)
+    plain = plug_in.Fuse(dims, plug_in.Config()).double()
+    plain.load_state_dict(fuse.state_dict())
+    assert not torch.allclose(plain(hidden, LENS_B), expected_BTF)
 
 
 FORMULAS = {  # the module's file name, and its tests in this file

@@ -18,12 +18,11 @@ def normed(x: torch.Tensor) -> torch.Tensor:
     return centred / ((centred**2).sum(-1, keepdim=True) / x.shape[-1] + 1e-5).sqrt()
 
 
-@pytest.mark.parametrize("normalize", [False, True])
-def test_layer_sum_is_the_softmax_weighted_sum(normalize):
+def test_layer_sum_is_the_softmax_weighted_sum():
     torch.manual_seed(0)
     layers = [2, 5, 3]
     hidden = {layer: layer * torch.randn(2, 4, 6) + layer for layer in (5, 1, 3, 2)}
-    block = LayerSum(layers, normalize)
+    block = LayerSum(layers)
     assert block.logits_L.tolist() == [0.0, 0.0, 0.0]
     logits = [0.7, -1.1, 2.0]
     with torch.no_grad():
@@ -32,8 +31,7 @@ def test_layer_sum_is_the_softmax_weighted_sum(normalize):
     total = sum(math.exp(logit) for logit in logits)
     wanted = torch.zeros(2, 4, 6)
     for layer, logit in zip(layers, logits, strict=True):
-        state = normed(hidden[layer]) if normalize else hidden[layer]
-        wanted += math.exp(logit) / total * state
+        wanted += math.exp(logit) / total * hidden[layer]
         assert block.layer_weights()[layer] == pytest.approx(math.exp(logit) / total)
     assert torch.allclose(found, wanted, atol=1e-5)
 
