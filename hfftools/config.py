@@ -3,7 +3,8 @@
 import importlib
 import io
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
@@ -14,7 +15,6 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from hfftools.expdir import write_text
 from hfftools.log import UserError, require, suggest
 from hfftools.textfile import read_lines
 
@@ -95,9 +95,11 @@ def resolve(
     """Merge yaml files, then `key=value` arguments, over the dataclass `schema`; return an instance of it.
 
     `rooms` maps a dotted key such as `fuse` to the room whose plug-in's own Config it takes, chosen by its `name`.
-    Raises UserError that names an unknown key and the known ones, or a value of the wrong type or out of its range.
+    Raises UserError that names an unknown key and the known ones, or a value of the wrong type or out of its range, and
+    the yaml file that has it.
     """
-    parts = [(str(path), _load(path)) for path in sources]
+    parts = [(str(path), load_yaml(path)) for path in sources]
+    files = len(parts)
     for word in overrides:
         if "=" not in word or word.startswith("-"):
             raise UserError(f"'{word}' is not of the form key=value")
@@ -107,12 +109,29 @@ def resolve(
     for key, room in (rooms or {}).items():
         named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
         name = next((n for n in reversed(named) if n), OmegaConf.select(merged, f"{key}.name"))
-        OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
+        with _naming_file(parts, files, f"{key}.name"):
+            OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
     for where, part in parts:
         merged = _checked(partial(OmegaConf.merge, merged, part), where)
         for key in rooms or {}:
             require(isinstance(merged[key], DictConfig), f"{where}: {key} takes a name and options, as in {key}.name=…")
-    return _build(merged)
+    with _naming_file(parts, files):
+        return _build(merged)
+
+
+@contextmanager
+def _naming_file(parts: Sequence[tuple[str, DictConfig]], files: int, key: str = "") -> Iterator[None]:
+    """Add to an error about an option the yaml file, one of the first `files` parts, where that is the last to set it.
+
+    The option is `key`, or what the message begins with, up to a colon.
+    """
+    try:
+        yield
+    except UserError as error:
+        key = key or str(error).partition(":")[0]
+        setting = [number for number, (_, part) in enumerate(parts) if OmegaConf.select(part, key) is not None]
+        named = f"{parts[setting[-1]][0]}: " if setting and setting[-1] < files else ""
+        raise UserError(f"{named}{error}") from None
 
 
 def _node(schema: type) -> DictConfig:
@@ -148,7 +167,7 @@ def _build(node: DictConfig, prefix: str = "") -> Any:
         raise UserError(f"{prefix}{error}") from None
 
 
-def _load(path: Path) -> DictConfig:
+def load_yaml(path: Path) -> DictConfig:
     """Return the content of a yaml file; raise UserError unless it is readable yaml of `option: value` lines."""
     try:
         loaded = OmegaConf.load(io.StringIO("\n".join(read_lines(path))))
@@ -180,52 +199,11 @@ def _checked(merge: Callable[[], Any], where: str) -> Any:
         raise UserError(f"{where}: {f'{full_key}: ' if full_key else ''}{reason}") from None
 
 
-def compare_config(config: Any, path: Path, may_differ: Iterable[str] = ()) -> None:
-    """Raise UserError that names every option whose value differs from the one recorded in `path`, if that file exists.
-
-    Options in `may_differ` (dotted keys) do not change what is learned. An option that the file lacks was added to hff
-    after the file was written, and counts as having had its default.
-    """
-    if not path.exists():
-        return
-    old, new = flat(type(config)()) | flat(read_recorded(path)), flat(config)
-    changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
-    if changed:
-        words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
-        raise UserError(
-            f"{path}: this experiment started with other options: {words}; use another folder, or set them back"
-        )
-
-
 def with_option(config: C, key: str, value: Any) -> C:
     """Return a copy of the dataclass `config` in which the option of the dotted `key` has another value."""
     name, _, rest = key.partition(".")
     changed: Any = {name: with_option(getattr(config, name), rest, value) if rest else value}
     return replace(config, **changed)  # type: ignore[type-var]  # no bound of C can require a dataclass
-
-
-def recorded_option(config: C, key: str, path: Path) -> C:
-    """Return `config` in which the option `key`, where it is `auto`, has the value that the file `path` recorded for it.
-
-    A run that resumes on another machine thus keeps what was chosen when it started. Without the file nothing changes.
-    """
-    if flat(config)[key] != "auto" or not path.exists():
-        return config
-    recorded = OmegaConf.select(read_recorded(path), key)
-    return config if recorded is None else with_option(config, key, recorded)
-
-
-def read_recorded(path: Path) -> DictConfig:
-    """Return the options that `save_config` wrote; raise UserError where there are none, as in a file that was cut."""
-    options = _load(path)
-    advice = f"remove it, and run the command that began {path.parent} again, with all its options"
-    require(bool(options), f"{path} is empty; {advice}")
-    return options
-
-
-def save_config(config: Any, path: Path) -> None:
-    """Write `config` to `path`; called once everything that it names has been checked."""
-    write_text(path, to_yaml(config))
 
 
 def to_yaml(options: Any) -> str:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
-from hfftools.config import compare_config, plugin, resolve, save_config, with_option
+from hfftools.config import parse_words, plugin, resolve, to_yaml, with_option
 from hfftools.decode.search import configure as search_options
 from hfftools.log import UserError
 from hfftools.pretrain.masked import configure as pretrain_options
 from hfftools.probe.job import configure as probe_options
+from hfftools.recorded import compare_config, save_config
 from hfftools.train.experiment import configure as train_options
 
 
@@ -172,6 +173,34 @@ def test_a_value_out_of_its_range_is_named_by_its_whole_key(command, words):
         BAD[command][0]([], words.split())
     key = words.split()[-1].partition("=")[0]
     assert str(error.value).startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize(("command", "words"), [(command, bad[-1]) for command, (_, bad) in BAD.items()])
+def test_a_value_out_of_its_range_is_named_with_its_yaml_file(command, words, tmp_path):
+    nested = to_yaml(parse_words(words.split()))
+    path, key = yaml(tmp_path, nested), words.split()[-1].partition("=")[0]
+    with pytest.raises(UserError) as error:
+        BAD[command][0]([path], [])
+    assert str(error.value).startswith(f"{path}: {key}: ")
+
+
+def test_the_last_to_set_an_option_is_to_blame(tmp_path):
+    first, second = yaml(tmp_path, "train: {epochs: 0}"), yaml(tmp_path, "train: {epochs: -1}", "b.yaml")
+    with pytest.raises(UserError, match=r"/b.yaml: train.epochs: -1 is below 1"):
+        train_options([first, second], ["seed=3"])
+    with pytest.raises(UserError, match=r"^train.epochs: -2 is below 1"):
+        train_options([first, second], ["train.epochs=-2"])
+    with pytest.raises(UserError, match=r"^optim.clip: 0.0 is not above 0"):
+        train_options([yaml(tmp_path, "train: {epochs: 1}")], ["optim.clip=0"])
+
+
+def test_a_yaml_file_that_names_no_plugin_is_named(tmp_path):
+    path = yaml(tmp_path, "fuse: {name: hfff}\n")
+    with pytest.raises(UserError, match=r"a.yaml: there is no fuse 'hfff'; did you mean hff"):
+        train_options([path], [])
+    with pytest.raises(UserError, match=r"^there is no fuse 'hffff'"):
+        train_options([path], ["fuse.name=hffff"])
+    assert train_options([path], ["fuse.name=hff"]).fuse.name == "hff"
 
 
 def test_an_option_of_a_nested_part_can_be_replaced():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from hfftools import disk, expdir
-from hfftools.config import compare_config
 from hfftools.corpora.prepare import prepare
 from hfftools.decode.lm import of_units
 from hfftools.expdir import ExpDir, check_inputs, write_aside, write_json, write_text
 from hfftools.infer.decode_sets import decode, read_scores
 from hfftools.log import UserError
 from hfftools.pretrain.features import corpus as features_of
+from hfftools.recorded import compare_config
 from hfftools.records import check, read_json, read_json_lines, readable
 from hfftools.report.training_curves import training_curves
 from hfftools.text import units

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hfftools import memory
-from hfftools.config import compare_config, recorded_option, resolve, save_config, with_option
+from hfftools.config import resolve, with_option
 from hfftools.expdir import ExpDir, append_json_line, check_inputs, write_json, write_text
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
@@ -22,6 +22,7 @@ from hfftools.nn.precision import use_bf16
 from hfftools.pretrain.config import Config
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.pretrain.targets import obtain, source_digests
+from hfftools.recorded import compare_config, recorded_option, save_config
 from hfftools.records import read_json_lines
 from hfftools.train.checkpoint import read_state, write_state
 from hfftools.train.experiment import device_of

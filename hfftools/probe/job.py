@@ -7,7 +7,7 @@ recommendation.yaml, which `hff-train --config` reads. Layers are compared on th
 from pathlib import Path
 from typing import Any
 
-from hfftools.config import compare_config, resolve, save_config
+from hfftools.config import resolve
 from hfftools.data.batch import plan
 from hfftools.expdir import ExpDir, check_inputs, write_json, write_text
 from hfftools.log import UserError, log, progress, setup_logging
@@ -19,6 +19,7 @@ from hfftools.probe.layer_statistics import measure_layers
 from hfftools.probe.probing_tasks import PhoneFrames, Phones, Speakers, Words, held_out
 from hfftools.probe.recommendation import recommend
 from hfftools.probe.results import LayerResult, ProbeResults
+from hfftools.recorded import compare_config, save_config
 from hfftools.records import read_json
 from hfftools.train.checkpoint import read_state, write_state
 from hfftools.upstream.names import parse, pin

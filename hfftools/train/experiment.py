@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from hfftools import dist
-from hfftools.config import flat, plugin, read_recorded, resolve, with_option
+from hfftools.config import flat, plugin, resolve, with_option
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, Targets
 from hfftools.data.datadir import Utterance
@@ -20,6 +20,7 @@ from hfftools.log import UserError, log
 from hfftools.model import ROOMS, Model
 from hfftools.nn.precision import use_bf16
 from hfftools.nn.rate import RATE_HZ
+from hfftools.recorded import read_recorded
 from hfftools.task.base import Task
 from hfftools.train.config import Config
 from hfftools.upstream.base import Upstream
@@ -49,10 +50,6 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Config:
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
     check_inputs(exp.inputs, recorded_digest(exp))
-    try:
-        configure([exp.config], [])
-    except UserError as error:
-        raise UserError(f"{exp.config}: {error}") from None
     return configure([exp.config], overrides)
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 
 from hfftools import dist
-from hfftools.config import compare_config, recorded_option, save_config
 from hfftools.data import datadir
 from hfftools.data.inputs import of_set
 from hfftools.expdir import ExpDir, check_inputs, write_json
@@ -14,6 +13,7 @@ from hfftools.log import UserError, log, require, setup_logging
 from hfftools.meter.flops import count_run
 from hfftools.meter.resources import FORM, checkpoint_bytes, parameters
 from hfftools.model import Model, check
+from hfftools.recorded import compare_config, recorded_option, save_config
 from hfftools.records import read_json
 from hfftools.train import experiment
 from hfftools.train.loop import Loop

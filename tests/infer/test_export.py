@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from hfftools.audio import waveform
-from hfftools.config import plugin, plugin_names, save_config
+from hfftools.config import plugin, plugin_names
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.expdir import ExpDir
@@ -23,6 +23,7 @@ from hfftools.infer import export
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.recorded import save_config
 from hfftools.task import asr_ctc, asr_transducer
 from hfftools.text import units
 from hfftools.train import checkpoint, experiment

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from hfftools.config import save_config
 from hfftools.data.table import write_table
 from hfftools.infer import decode_sets
 from hfftools.log import UserError, log
 from hfftools.meter.resources import three_digits
+from hfftools.recorded import save_config
 from hfftools.report.cost_plot import error_against_cost
 from hfftools.report.results import environment, report
 from hfftools.train import job
