@@ -1,11 +1,16 @@
 """Say in one line that memory ran out: in which batch, at which utterance, and which option makes batches smaller.
 
 Who computes on a batch announces it by `work_on`; hfftools/cli.py asks `explain` about the error that ended a command.
+What is too large before there is a batch, the layers that options ask for, is named by `building`.
 The batch is a global value, since the error may come from any depth: loading, forward, backward or a worker process.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hfftools.log import UserError
 
 # What torch, numpy, oneDNN, the libraries of a GPU and the system say, as RuntimeError, MemoryError or OSError. "primitive
 # descriptor" is left out: with it oneDNN says that the processor lacks an operation.
@@ -18,6 +23,8 @@ _FULL = re.compile(
 _SHARED = re.compile(
     r"shared memory|signal: Bus error|worker .*exited unexpectedly|Too many open files|unable to .*/torch_|items of ancdata"
 )
+# What torch and Python say of sizes beyond 64 bits.
+_OVERFLOW = re.compile(r"overflow|too large", re.IGNORECASE)
 _SHORTER = "lower data.batch_seconds (hff-probe and hff-pretrain: batch_seconds, hff-extract: --batch-seconds)"
 
 _in_use: tuple[int, str, float] | None = None  # utterances of the batch; the longest one and its seconds
@@ -53,6 +60,24 @@ def explain(error: BaseException) -> str | None:
             f"out, or {_SHORTER} if that is above {seconds:.0f}"
         )
     return f"out of memory in a batch of {count} utterances, the longest {utt} of {seconds:.1f} s{why}; {_SHORTER}"
+
+
+@contextmanager
+def building(options: Mapping[str, Any], prefix: str = "") -> Iterator[None]:
+    """Raise UserError where what is built from `options` does not fit into memory; `prefix` begins their names.
+
+    The option that is named is the largest whole number among them.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, TypeError, OverflowError, ValueError) as error:
+        sizes = {name: value for name, value in options.items() if type(value) is int}
+        if not sizes or not (ran_out(error) or _OVERFLOW.search(str(error))):
+            raise
+        name = max(sizes, key=lambda name: sizes[name])
+        raise UserError(
+            f"{prefix}{name}: {sizes[name]} is too large, what is built of that size does not fit into memory; lower it"
+        ) from None
 
 
 def ran_out(error: BaseException) -> bool:

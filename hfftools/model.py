@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hfftools import memory
 from hfftools.config import plugin, plugin_names
 from hfftools.data.batch import Batch, Targets
 from hfftools.data.spec_augment import Config as AugmentConfig
@@ -80,7 +81,8 @@ class Model(nn.Module):
         self.layers = choose_layers(config.fuse.layers, self.upstream)
         self.base_parameters = {id(parameter) for parameter in self.upstream.parameters()}
         self.base_modules = {id(module) for module in self.upstream.modules()}
-        plugin("tune", config.tune.name).apply(self.upstream, config.tune)
+        with memory.building(vars(config.tune), "tune."):
+            plugin("tune", config.tune.name).apply(self.upstream, config.tune)
         tuned = self.upstream_trains
         self._still(self.upstream.unreached(self.layers))
         if tuned and not self.upstream_trains:
@@ -92,8 +94,10 @@ class Model(nn.Module):
             if parameter.requires_grad and id(parameter) in self.base_parameters:
                 parameter.data = parameter.data.clone()  # other views of this upstream share the tensor
         self.dims = {layer: self.upstream.dims[layer] for layer in self.layers}
-        self.fuse = build_fusion(self.dims, config.fuse)
-        self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, targets, config.task)
+        with memory.building(vars(config.fuse), "fuse."):
+            self.fuse = build_fusion(self.dims, config.fuse)
+        with memory.building(vars(config.task), "task."):
+            self.task = plugin("task", config.task.name).Task(self.fuse.out_dim, targets, config.task)
         self.augment, self.mask = config.augment, config.mask
         self.held = False
 

@@ -143,7 +143,14 @@ BAD = {  # by command, options out of their range: each must be named by its who
         ]
         + ["optim.weight_decay=-1", "train.epochs=0", "train.accumulate=0", "train.average=0", "train.patience=-1"]
         + ["train.blank_epochs=-1", "train.minutes=-1", "train.save_minutes=-1", "augment.time_masks=-1"]
-        + ["augment.channel_width=1.5", "mask.time=1.5", "task.head=rnn", "task.head_layers=0", "task.dropout=1"]
+        + [
+            "augment.channel_width=1.5",
+            "mask.time=1.5",
+            "task.head=rnn",
+            "task.head_layers=0",
+            "task.head_layers=1001",
+            "task.dropout=1",
+        ]
         + ["task.name=asr_transducer task.context=0", "task.name=asr_transducer task.ctc=-1"]
         + [
             "tune.name=adapter_bias tune.form=input",
@@ -159,7 +166,22 @@ BAD = {  # by command, options out of their range: each must be named by its who
         probe_options,
         ["parts=[smell]", "epochs=0", "lr=0", "frames=1", "seed=-1", "head=rnn", "head_dim=0"],
     ),
-    "hff-pretrain": (pretrain_options, ["steps=0", "lr=0", "alpha=2", "seed=-1", "threads=-1", "bf16=2"]),
+    "hff-pretrain": (
+        pretrain_options,
+        [
+            "steps=0",
+            "lr=0",
+            "alpha=2",
+            "seed=-1",
+            "threads=-1",
+            "encoder.heads=0",
+            "encoder.dim=50",
+            "encoder.kernel=4",
+            "encoder.layers=1001",
+            "targets.clusters=40000",
+            "bf16=2",
+        ],
+    ),
     "hff-decode": (
         search_options,
         ["search.name=wide", "search.beam_size=0", "search.nbest=0", "search.beam_tokens=0"],

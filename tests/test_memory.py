@@ -16,8 +16,11 @@ from hfftools.cli import run_main
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
 from hfftools.infer.transcribe import Recording, _recognise
+from hfftools.log import UserError
 from hfftools.model import Model
 from hfftools.records import readable
+from hfftools.text import units
+from hfftools.train.experiment import configure
 from hfftools.train.job import train
 from hfftools.upstream.extract import extract
 
@@ -144,6 +147,33 @@ def test_transcription_names_the_recording_and_the_time_in_it(capsys):
     pool = [(recording, Piece(at_s, torch.zeros(16000 * seconds).numpy())) for at_s, seconds in ((0, 1), (7, 2))]
     line = last_line(capsys, lambda: _recognise(Full(1, 1), pool, 120.0, print))
     assert "batch of 2 utterances, the longest talk.wav at 7.0 s of 2.0 s" in line
+
+
+@pytest.mark.parametrize("size", [10**12, 10**20])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task.head_dim"], ["task.head=conformer", "task.head_dim"], ["tune.name=houlsby", "tune.width"],
+        ["fuse.name=concat", "fuse.out_dim"],
+    ],
+    ids=lambda words: words[-1],
+)  # fmt: skip
+def test_a_size_beyond_the_memory_is_named(words, size, corpus):
+    *others, option = words
+    config = configure([], [*others, f"{option}={size}"])
+    with pytest.raises(UserError, match=f"^{option}: {size} is too large"):
+        Model(config, units.load(corpus / "units"))
+
+
+def test_only_what_is_too_large_is_named_so():
+    with pytest.raises(TypeError, match="unsupported"), memory.building({"dim": 3}):
+        raise TypeError("unsupported")
+    with pytest.raises(MemoryError), memory.building({"dropout": 0.1}):  # no size among the options
+        raise MemoryError
+    with pytest.raises(UserError, match="^task.dim: 30 is too large"), memory.building(
+        {"dim": 30, "layers": 2}, "task."
+    ):
+        raise MemoryError
 
 
 def test_a_worker_killed_by_a_bus_error_asks_for_no_workers(corpus, capsys, monkeypatch):

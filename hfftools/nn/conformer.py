@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from hfftools.nn.attention import Prefix, attend, split_heads
 
+MOST_LAYERS = 1000  # layers too many fill the memory one by one, until the system kills the process
+
 
 class FeedForward(nn.Module):
     """Apply a pre-norm feed-forward of width `expansion * dim`; the block adds half of its output."""

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hfftools.config import OptionError, at_least, one_of, share_below_one
-from hfftools.nn.conformer import ConformerBlock
+from hfftools.config import OptionError, at_least, between, one_of, share_below_one
+from hfftools.nn.conformer import MOST_LAYERS, ConformerBlock
 from hfftools.nn.mask import valid_mask
 
 
@@ -93,7 +93,8 @@ HEADS: dict[str, type[nn.Module]] = {"linear": LinearHead, "blstm": BlstmHead, "
 def check_head(config: Any) -> None:
     """Raise OptionError where `head`, `head_dim`, `head_layers` or `dropout` of some options cannot be built."""
     one_of(config, HEADS, "head")
-    at_least(config, 1, "head_layers", "head_dim")
+    at_least(config, 1, "head_dim")
+    between(config, 1, MOST_LAYERS, "head_layers")
     if config.head == "conformer" and config.head_dim % 4:
         raise OptionError(f"head_dim: {config.head_dim} is no multiple of 4")
     share_below_one(config, "dropout")

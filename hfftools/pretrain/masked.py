@@ -81,7 +81,8 @@ class _Objective:
         self.frames, self.targets = (_near(torch.from_numpy(a), device) for a in (self.corpus.frames, made.frames))
         self.target_starts = np.concatenate([[0], np.cumsum(self.corpus.sub_lens)[:-1]])
         torch.manual_seed(config.seed)
-        self.model = ConformerUpstream(config.encoder)
+        with memory.building(vars(config.encoder), "encoder."):
+            self.model = ConformerUpstream(config.encoder)
         if config.init:
             first = Door(config.init).load()
             require(first.config == self.model.config, f"init: {config.init} has other sizes, {first.config}")

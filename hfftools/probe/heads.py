@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hfftools.data.batch import Batch
 from hfftools.log import log
+from hfftools.memory import building
 from hfftools.probe.config import Config
 from hfftools.train.optim import Group, shape
 from hfftools.train.update import NotFinite, Updater
@@ -52,7 +53,8 @@ class Probe:
         self._cuda = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(self._cuda):
             torch.manual_seed(seed)
-            self.head = make().to(device)
+            with building({"head_dim": config.head_dim}):
+                self.head = make().to(device)
             self._keep_random()
         self.optimizer = torch.optim.AdamW(self.head.parameters(), config.lr)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, shape(Group(lr=config.lr), steps))

@@ -14,10 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from hfftools.config import OptionError, at_least, between, share_below_one
 from hfftools.data.inputs import file_digest
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, require
-from hfftools.nn.conformer import ConformerBlock
+from hfftools.nn.conformer import MOST_LAYERS, ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
 from hfftools.records import readable
@@ -39,6 +40,15 @@ class EncoderConfig:
     kernel: int = 15  # frames of the depthwise convolution
     num_mels: int = 80  # log-mel bins
     dropout: float = 0.0  # in the blocks, in training
+
+    def __post_init__(self):
+        at_least(self, 1, "dim", "heads", "expansion", "kernel", "num_mels")
+        between(self, 1, MOST_LAYERS, "layers")
+        share_below_one(self, "dropout")
+        if self.dim % self.heads:
+            raise OptionError(f"dim: {self.dim} is no multiple of heads, {self.heads}")
+        if self.kernel % 2 == 0:  # the output would be longer than the input
+            raise OptionError(f"kernel: {self.kernel} is even; give an odd number")
 
 
 def subsampled_len(mel_lens: Tensor) -> Tensor:
@@ -145,7 +155,10 @@ def load(path: Path, name: str) -> ConformerUpstream:
         with safe_open(path, "pt") as file:
             sizes = json.loads((file.metadata() or {})["encoder"])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}
-        model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
+        try:
+            model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
+        except OptionError as error:
+            raise ValueError(error) from None
     missing, extra = model.load_state_dict(weights, strict=False)
     missing = [key for key in missing if not key.startswith("logmel.")]
     if missing or extra:
