@@ -26,6 +26,7 @@ _SHARED = re.compile(
 # What torch and Python say of sizes beyond 64 bits.
 _OVERFLOW = re.compile(r"overflow|too large", re.IGNORECASE)
 _SHORTER = "lower data.batch_seconds (hff-probe and hff-pretrain: batch_seconds, hff-extract: --batch-seconds)"
+_NO_PROCESSES = "set data.workers=0 (hff-probe: workers=0, hff-extract: --workers 0)"
 
 _in_use: tuple[int, str, float] | None = None  # utterances of the batch; the longest one and its seconds
 
@@ -44,7 +45,7 @@ def explain(error: BaseException) -> str | None:
     if shared is not None:
         reason = _short(shared)
         return (
-            f"a process that loads audio ran out of shared memory, memory or open files ({reason}); set data.workers=0, or "
+            f"a process that loads audio ran out of shared memory, memory or open files ({reason}); {_NO_PROCESSES}, or "
             "give more: `--shm-size=1g` of docker run, `ulimit -n 4096`"
         )
     if not ran_out(error):

@@ -12,12 +12,14 @@ import torch
 from hfftools import memory
 from hfftools.audio import waveform
 from hfftools.audio.segment import Piece
+from hfftools.bin import extract as bin_extract
 from hfftools.cli import run_main
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
 from hfftools.infer.transcribe import Recording, _recognise
 from hfftools.log import UserError
 from hfftools.model import Model
+from hfftools.probe.job import probe
 from hfftools.records import readable
 from hfftools.text import units
 from hfftools.train.experiment import configure
@@ -72,7 +74,7 @@ def test_every_way_to_run_out_names_the_longest_utterance(error):
     ids=lambda error: str(error)[:30],
 )  # fmt: skip
 def test_shared_memory_is_told_from_memory(error):
-    assert "set data.workers=0" in memory.explain(error)
+    assert "set data.workers=0 (hff-probe: workers=0, hff-extract: --workers 0)" in memory.explain(error)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,45 @@ def test_only_what_is_too_large_is_named_so():
         {"dim": 30, "layers": 2}, "task."
     ):
         raise MemoryError
+
+
+def test_extraction_and_probing_load_audio_without_processes_where_asked(corpus, encoder, tmp_path, monkeypatch):
+    counts = []
+    batches = Speech.batches
+
+    def watched(self, order, workers=0):
+        counts.append(workers)
+        return batches(self, order, workers)
+
+    monkeypatch.setattr(Speech, "batches", watched)
+    monkeypatch.setattr("sys.argv", ["hff-extract", "--workers", "0", "--upstream", str(encoder), "--device", "cpu"])
+    sys.argv += ["--out", str(tmp_path / "feats"), f"{corpus}/dev"]
+    bin_extract.main()
+    assert counts == [0]
+    words = [f"upstream={encoder}", f"train={corpus}/train", f"dev={corpus}/dev", f"units={corpus}/units", "epochs=1"]
+    parts = ["parts=[asr,speaker,geometry]", "workers=0", "device=cpu"]
+    exp = probe(tmp_path / "probe", [], [*words, *parts])
+    assert len(counts) > 4 and set(counts) == {0}
+    exp.probe.unlink()
+    probe(exp.root, [], [*words, *parts[:1], "workers=1", "device=cpu"])  # it changes no result
+
+
+def test_numbers_of_processes_and_seconds_are_checked(corpus, encoder):
+    for option, value, words in (
+        ("workers", -1, "--workers: -1 is below 0"),
+        ("batch_seconds", 0.0, "--batch-seconds: 0.0"),
+    ):
+        given = {"batch_seconds": 12.0, "workers": 1, option: value}
+        with pytest.raises(UserError, match=words):
+            extract(
+                str(encoder),
+                [f"{corpus}/dev"],
+                None,
+                "all",
+                given["batch_seconds"],
+                torch.device("cpu"),
+                given["workers"],
+            )
 
 
 def test_a_worker_killed_by_a_bus_error_asks_for_no_workers(corpus, capsys, monkeypatch):

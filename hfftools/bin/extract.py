@@ -13,6 +13,7 @@ def main() -> None:
     parser.add_argument(
         "--batch-seconds", type=float, default=60.0, help="seconds of audio per batch, padding included"
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes that load audio; 0: none")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
     parser.add_argument("data", nargs="+", help="data directories")
     args = parser.parse_args()
@@ -22,7 +23,7 @@ def main() -> None:
 
     setup_logging()
     layers = args.layers if args.layers in ("all", "last") else args.layers.split(",")
-    extract(args.upstream, args.data, args.out, layers, args.batch_seconds, device_of(args.device))
+    extract(args.upstream, args.data, args.out, layers, args.batch_seconds, device_of(args.device), args.workers)
 
 
 def cli() -> None:

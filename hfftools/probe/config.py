@@ -29,6 +29,7 @@ class Config:
     epochs: int = 20  # passes over the training set
     lr: float = 1e-2  # of the probes
     batch_seconds: float = 30.0  # count times longest utterance
+    workers: int = 1  # processes that load audio
     clip: float = 5.0  # largest norm of the gradient
     frames: int = 30_000  # at most so many for similarity and geometry
     clusters: int = 100  # of k-means, for the mutual information with labels
@@ -42,5 +43,5 @@ class Config:
         at_least(self, 1, "epochs")
         above(self, 0, "lr", "batch_seconds", "clip")
         at_least(self, 2, "frames", "clusters")
-        at_least(self, 0, "seed")
+        at_least(self, 0, "seed", "workers")
         check_head(self)

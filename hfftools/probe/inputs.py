@@ -123,7 +123,7 @@ class ProbeInputs:
             missing = [d for d in directories if not open_cache(features, d).info_file.exists()]
             if missing:
                 seconds, out = self.config.batch_seconds, Path(features)
-                extract(self.config.upstream, missing, out, self.layers, seconds, self.device)
+                extract(self.config.upstream, missing, out, self.layers, seconds, self.device, self.config.workers)
         self.train, self.dev = (self._speech(directory) for directory in directories)
 
     def _speech(self, directory: str) -> Speech:
@@ -177,7 +177,8 @@ class ProbeInputs:
         waves, logmel = Speech(self.train.utterances, None), LogMel().to(self.device)
         order = [[chosen[i] for i in batch] for batch in self._order(chosen)]
         # the waveforms are read separately: with cached states, the batches of `train` have none
-        for batch, audio in zip(self.train.batches(order, 1), waves.batches(order, 1), strict=True):
+        workers = self.config.workers
+        for batch, audio in zip(self.train.batches(order, workers), waves.batches(order, workers), strict=True):
             batch, audio = batch.to(self.device), audio.to(self.device)
             hidden, lens_B = self.hidden(batch)
             mel_BTM, mel_lens_B = logmel(audio.wav_BN, audio.num_samples_B)
@@ -211,12 +212,14 @@ class ProbeInputs:
 
     def dev_batches(self) -> Iterator[Batch]:
         """Yield the batches of the dev set."""
-        yield from self.dev.batches(plan(self.dev.durations_s, self.config.batch_seconds), 1)
+        yield from self.dev.batches(plan(self.dev.durations_s, self.config.batch_seconds), self.config.workers)
 
     def train_batches(self, ids: set[str]) -> Iterator[Batch]:
         """Yield batches of the utterances `ids` of the training set."""
         chosen = [i for i, utt in enumerate(self.train.utterances) if utt.id in ids]
-        yield from self.train.batches([[chosen[i] for i in batch] for batch in self._order(chosen)], 1)
+        yield from self.train.batches(
+            [[chosen[i] for i in batch] for batch in self._order(chosen)], self.config.workers
+        )
 
 
 def forget_states(exp: ExpDir) -> None:

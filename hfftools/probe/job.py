@@ -40,7 +40,7 @@ def probe(folder: Path | None, sources: list[Path], overrides: list[str]) -> Exp
     exp = ExpDir(folder or Path("exp") / f"probe_{parse(config.upstream).short_name}")
     with exp.alone():
         config, assumed = fill_empty_paths(pin(config, exp.config), exp)
-        compare_config(config, exp.config, may_differ=("device",))
+        compare_config(config, exp.config, may_differ=("device", "workers"))
         for line in assumed:
             log.info(f"assumed {line}")
         _probe(exp, config, assumed)
@@ -140,7 +140,7 @@ def _train_probes(exp: ExpDir, inputs: ProbeInputs) -> dict:
     bar = progress((), steps, f"probing {len(dims)} layers of {inputs.upstream.name}", "batch")
     bar.update(sum(map(len, orders[:first])))
     for epoch in range(first, config.epochs if tasks else 0):
-        for batch in train.batches(orders[epoch], workers=1):
+        for batch in train.batches(orders[epoch], config.workers):
             batch = batch.to(inputs.device)
             hidden, lens_B = inputs.hidden(batch)
             losses = [one.step(hidden, lens_B, batch) for one in probes]

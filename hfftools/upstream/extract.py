@@ -14,7 +14,7 @@ from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
 from hfftools.data.inputs import of_set, refuse_other_set
 from hfftools.disk import alone
-from hfftools.log import UserError, log, progress
+from hfftools.log import UserError, log, progress, require
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import load_upstream
 from hfftools.upstream.state_cache import HiddenCache
@@ -55,10 +55,10 @@ def verify(upstream: Upstream, data: Speech) -> None:
 
 @torch.inference_mode()
 def _states(
-    upstream: Upstream, data: Speech, layers: list[int], batch_seconds: float, device: torch.device
+    upstream: Upstream, data: Speech, layers: list[int], batch_seconds: float, device: torch.device, workers: int
 ) -> Iterator:
     bar = progress(None, len(data), "hidden states")
-    for batch in data.batches(plan(data.durations_s, batch_seconds), workers=1):
+    for batch in data.batches(plan(data.durations_s, batch_seconds), workers):
         batch = batch.to(device)
         hidden, lens_B = upstream(batch.wav_BN, batch.num_samples_B, layers)
         arrays = {layer: h.float().cpu().numpy() for layer, h in hidden.items()}
@@ -75,8 +75,14 @@ def extract(
     layers: str | list[int],
     batch_seconds: float,
     device: torch.device,
+    workers: int = 1,
 ) -> None:
-    """Load and verify upstream `name` on the first directory; with `out`, cache its `layers` for each directory."""
+    """Load and verify upstream `name` on the first directory; with `out`, cache its `layers` for each directory.
+
+    So many `workers` are processes that load audio.
+    """
+    require(batch_seconds > 0, f"--batch-seconds: {batch_seconds} is not above 0")
+    require(workers >= 0, f"--workers: {workers} is below 0")
     upstream = load_upstream(name).eval()
     upstream.requires_grad_(False)
     chosen = choose_layers(layers, upstream, "--layers")
@@ -101,7 +107,7 @@ def extract(
             if cache.info_file.exists():
                 log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
             cache.check_room(sum(data.durations_s) * upstream.frame_rate_hz, [upstream.dims[layer] for layer in chosen])
-            states = _states(upstream.to(device), data, chosen, batch_seconds, device)
+            states = _states(upstream.to(device), data, chosen, batch_seconds, device, workers)
             made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
             frames = cache.write(states, chosen, name, made_from)
         log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")
