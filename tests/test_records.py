@@ -161,6 +161,29 @@ def test_every_record_that_is_damaged_is_named(made, keep):
         path.write_bytes(whole)
 
 
+def test_numbers_that_are_not_finite_are_damage(made, encoder, tmp_path):
+    """In frames of log-mel and in checkpoints, which have no checksum."""
+    (mel,) = (path for path in made if path.name == "mel.npy")
+    whole = mel.read_bytes()
+    frames = np.load(mel)
+    frames[-1, 3] = np.inf
+    np.save(mel, frames)
+    speech = made[mel]()
+    speech.mel(0)
+    with pytest.raises(UserError, match=rf"{mel} is damaged \(frames \d+ to {len(frames)} hold .* not finite.*remove"):
+        speech.mel(len(speech) - 1)
+    mel.write_bytes(whole)
+    (final,) = (path for path in made if path.name == "final.safetensors")
+    for path, read in ((final, lambda: checkpoint.read(tmp_path / "a")), (encoder, lambda: load_encoder(tmp_path / "a", "x"))):
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            name = max(tensors, key=lambda key: tensors[key].numel())
+            tensors[name].flatten()[0] = float("nan")
+            save_file(tensors, tmp_path / "a", file.metadata())
+        with pytest.raises(UserError, match=f"a is damaged \\('{name}' has values that are not finite numbers\\)"):
+            read()
+
+
 def test_an_empty_configuration_does_not_stand_for_the_defaults(tmp_path):
     write_text(tmp_path / "config.yaml", "")
     with pytest.raises(UserError, match=r"config\.yaml is empty; remove it"):

@@ -29,14 +29,19 @@ class Corpus:
     lens: np.ndarray  # frames of each utterance
     digests: dict[str, str]  # of the parts of the data that the frames are made from
     utterances: list[datadir.Utterance]
+    file: Path  # which holds the frames
 
     def __len__(self) -> int:
         return len(self.lens)
 
     def mel(self, index: int) -> np.ndarray:
-        """Return the log-mel frames [T, M] of one utterance, float32."""
+        """Return the log-mel frames [T, M] of one utterance, float32; raise UserError where they are not finite."""
         start = self.starts[index]
-        return np.asarray(self.frames[start : start + self.lens[index]], np.float32)
+        mel_TM = np.asarray(self.frames[start : start + self.lens[index]], np.float32)
+        if not np.isfinite(mel_TM).all():
+            where = f"frames {start} to {start + len(mel_TM)} hold values that are not finite numbers"
+            raise UserError(f"{self.file} is damaged ({where}); {_fix(self.file.parent)}")
+        return mel_TM
 
     @cached_property
     def sub_lens(self) -> np.ndarray:
@@ -46,6 +51,10 @@ class Corpus:
     @property
     def hours(self) -> float:
         return float(self.lens.sum()) / 360_000  # frames of 10 ms
+
+
+def _fix(folder: Path) -> str:
+    return f"remove {folder} and run the same command again"
 
 
 def corpus(directories: list[str], folder: Path) -> Corpus:
@@ -59,7 +68,7 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     with alone(folder, waits=True):
         if not index_file.exists():
             _compute(utterances, digests, index_file, frames_file)
-    fix = f"remove {folder} and run the same command again"
+    fix = _fix(folder)
     index = read_json(index_file, {"data": str | dict, "lens": [int]}, fix)
     record = {"data": index["data"]} if isinstance(index["data"], str) else index["data"]  # a str of older versions
     if changed := changed_inputs(record, digests):
@@ -71,7 +80,7 @@ def corpus(directories: list[str], folder: Path) -> Corpus:
     frames = read_arrays(frames_file, ("mel",), fix)["mel"]
     if len(frames) != lens.sum():
         raise UserError(f"{frames_file} is damaged ({len(frames)} frames in place of {lens.sum()}); {fix}")
-    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digests, utterances)
+    return Corpus(frames, np.concatenate([[0], np.cumsum(lens)[:-1]]), lens, digests, utterances, frames_file)
 
 
 def read_arrays(path: Path, names: tuple[str, ...], fix: str, maybe: tuple[str, ...] = ()) -> dict[str, np.ndarray]:

@@ -34,7 +34,10 @@ def read(path: Path, facts_only: bool = False) -> tuple[dict[str, Tensor], dict]
     with readable(path, f"if hff-train wrote it, remove it and run hff-train {exp} again"):
         with safe_open(path, "pt") as file:
             info = check(json.loads((file.metadata() or {})["hff"]), {"upstream_hash": str})
-            return {key: file.get_tensor(key) for key in ([] if facts_only else file.keys())}, info
+            tensors = {key: file.get_tensor(key) for key in ([] if facts_only else file.keys())}
+        if odd := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+            raise ValueError(f"'{odd[0]}' has values that are not finite numbers")
+        return tensors, info
 
 
 def load(path: Path, model: Model) -> dict:
