@@ -79,3 +79,10 @@ def check(value: Any, form: Form, name: str = "it") -> Any:
     elif not isinstance(value, form):
         raise ValueError(f"{name} is of type {type(value).__name__}")
     return value
+
+
+def check_finite(tensors: dict[str, Any]) -> None:
+    """Raise ValueError, for `readable`, that names a tensor with values that are not finite numbers."""
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"'{key}' has values that are not finite numbers")

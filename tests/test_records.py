@@ -5,6 +5,8 @@ import os
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from hfftools import disk, expdir
 from hfftools.corpora.prepare import prepare
@@ -174,7 +176,10 @@ def test_numbers_that_are_not_finite_are_damage(made, encoder, tmp_path):
         speech.mel(len(speech) - 1)
     mel.write_bytes(whole)
     (final,) = (path for path in made if path.name == "final.safetensors")
-    for path, read in ((final, lambda: checkpoint.read(tmp_path / "a")), (encoder, lambda: load_encoder(tmp_path / "a", "x"))):
+    for path, read in (
+        (final, lambda: checkpoint.read(tmp_path / "a")),
+        (encoder, lambda: load_encoder(tmp_path / "a", "x")),
+    ):
         with safe_open(path, "pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}
             name = max(tensors, key=lambda key: tensors[key].numel())

@@ -13,7 +13,7 @@ from hfftools.data.inputs import file_digest
 from hfftools.expdir import changed_inputs, write_aside
 from hfftools.log import UserError
 from hfftools.model import Model
-from hfftools.records import AGAIN, Form, check, readable
+from hfftools.records import AGAIN, Form, check, check_finite, readable
 from hfftools.upstream.base import model_digests
 from hfftools.upstream.source import Source
 
@@ -35,8 +35,7 @@ def read(path: Path, facts_only: bool = False) -> tuple[dict[str, Tensor], dict]
         with safe_open(path, "pt") as file:
             info = check(json.loads((file.metadata() or {})["hff"]), {"upstream_hash": str})
             tensors = {key: file.get_tensor(key) for key in ([] if facts_only else file.keys())}
-        if odd := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
-            raise ValueError(f"'{odd[0]}' has values that are not finite numbers")
+        check_finite(tensors)
         return tensors, info
 
 

@@ -21,7 +21,7 @@ from hfftools.log import UserError, require
 from hfftools.nn.conformer import MOST_LAYERS, ConformerBlock
 from hfftools.nn.logmel import HOP_SAMPLES, WINDOW_SAMPLES, LogMel
 from hfftools.nn.mask import conv_out_len, valid_mask
-from hfftools.records import readable
+from hfftools.records import check_finite, readable
 from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.source import Source
 
@@ -155,6 +155,7 @@ def load(path: Path, name: str) -> ConformerUpstream:
         with safe_open(path, "pt") as file:
             sizes = json.loads((file.metadata() or {})["encoder"])
             weights = {key: file.get_tensor(key).float() for key in file.keys()}
+        check_finite(weights)
         try:
             model = ConformerUpstream(EncoderConfig(**{k: v for k, v in sizes.items() if k in known}), name)
         except OptionError as error:

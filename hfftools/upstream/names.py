@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfftools.config import read_recorded, with_option
+from hfftools.config import with_option
 from hfftools.log import UserError, suggest
+from hfftools.recorded import read_recorded
 from hfftools.upstream import hub
 from hfftools.upstream.base import Upstream
 from hfftools.upstream.pair import PairSource
