@@ -10,6 +10,7 @@ import pytest
 import torch
 from hf_checkpoints import perturb, save_pretrained
 
+from hfftools.upstream.hf_wav2vec2 import LanguageBlock
 from hfftools.upstream.transformer import Block
 from hfftools.upstream.w2v_conformer import MacaronBlock
 
@@ -42,6 +43,7 @@ FORMS = {
     "hf_wavlm_base": Form("wavlm", tune=True, export=True),
     "hf_data2vec_base": Form("data2vec-audio", tune=True),
     "hf_wav2vec2_large": Form("wav2vec2", tune=True, export=True),  # large: layer norm, norms first
+    "hf_wav2vec2_mms": Form("wav2vec2", tune=True, blocks=LanguageBlock),
     "hf_hubert_large": Form("hubert"),
     "hf_wavlm_large": Form("wavlm"),
     "hf_unispeech_large": Form("unispeech"),

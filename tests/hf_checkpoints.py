@@ -27,6 +27,7 @@ EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2bert": "SeamlessM4T
 SETTINGS = {  # of transformers' models, by the last part of a form
     "base": {},
     "large": {**LARGE, "do_stable_layer_norm": True},
+    "mms": {**LARGE, "do_stable_layer_norm": True, "adapter_attn_dim": 8},
     "rel": {**LARGE, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7},
     "rot": {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7, "hidden_act": "swish"},
     "shaw": {"left_max_position_embeddings": 5, "right_max_position_embeddings": 3, "conv_depthwise_kernel_size": 7},

@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hfftools.log import UserError
 from hfftools.upstream.front_end import ConvLayer, FrontEnd
 from hfftools.upstream.transformer import (
     Attention,
@@ -34,20 +33,45 @@ OPTIONAL = ("masked_spec_embed",)  # some checkpoints lack it
 WAV_EPS = 1e-7  # what Wav2Vec2FeatureExtractor adds to the variance
 
 
+class LanguageBlock(Block):
+    """A block of MMS (arXiv:2305.13516): an adapter of one language follows its feed-forward, with a residual."""
+
+    PLACES = {**Block.PLACES, "language": "language"}
+
+    def __init__(self, *parts: Any, language: nn.Sequential):
+        super().__init__(*parts)
+        self.language = language
+
+    def forward(self, x_BTD: Tensor, valid_BT: Tensor) -> Tensor:
+        x_BTD = super().forward(x_BTD, valid_BT)
+        return x_BTD + self.language(x_BTD)
+
+
 def block_class(config: dict) -> type[nn.Module]:
     """Return the class of the blocks of a model with this config.json."""
-    return MacaronBlock if config["model_type"] == "wav2vec2-conformer" else Block
+    if config["model_type"] == "wav2vec2-conformer":
+        return MacaronBlock
+    return LanguageBlock if variant_files(config) else Block
+
+
+def variant_files(config: dict) -> tuple[str, ...]:
+    """Return the names of files with the adapters of a language, {}; without layer norms first, transformers has none."""
+    adapted = config.get("adapter_attn_dim") is not None and config.get("do_stable_layer_norm", False)
+    return ("adapter.{}.safetensors", "adapter.{}.bin") if adapted else ()
+
+
+def variant_tensors(model: Any) -> dict[str, Tensor]:
+    """Return the weights of the language adapters of transformers' model."""
+    return {name: tensor for name, tensor in model.named_parameters() if ".adapter_layer." in name}
 
 
 def convert(model: Any, extractor: dict | None, name: str, digest: str) -> TransformerUpstream:
-    """Return a model of transformers as an upstream; raise UserError where it cannot be run.
+    """Return a model of transformers as an upstream.
 
     `extractor` is preprocessor_config.json, which says whether waveforms are normalised; without it they are where models
     of the same sizes were trained so: those whose front end has layer norms.
     """
     encoder, projection = model.encoder, model.feature_projection
-    if getattr(model.config, "adapter_attn_dim", None) is not None:
-        raise UserError(f"upstream {name}: models with language adapters inside are not supported")
     if extractor is None:
         normalise = getattr(model.config, "feat_extract_norm", "layer") == "layer"
     else:
@@ -88,20 +112,20 @@ def _blocks(layers: Any, norm_first: bool) -> list[Block]:
     first, distance = layers[0].attention, None
     if hasattr(first, "rel_attn_embed"):
         distance = DistanceBias(first.rel_attn_embed, first.max_distance)
-    blocks = [
-        Block(
-            _attention(layer.attention, distance),
-            layer.layer_norm,
-            feed_forward(layer.feed_forward),
-            layer.final_layer_norm,
-            layer.dropout,
-            norm_first,
-        )
-        for layer in layers
-    ]
+    blocks = [_block(layer, distance, norm_first) for layer in layers]
     if distance is not None:
         blocks[0].attention.distance = distance
     return blocks
+
+
+def _block(layer: Any, distance: DistanceBias | None, norm_first: bool) -> Block:
+    parts = _attention(layer.attention, distance), layer.layer_norm, feed_forward(layer.feed_forward)
+    rest = layer.final_layer_norm, layer.dropout, norm_first
+    adapter = getattr(layer, "adapter_layer", None)
+    if adapter is None:
+        return Block(*parts, *rest)
+    language = nn.Sequential(adapter.norm, adapter.linear_1, adapter.act_fn, adapter.linear_2)
+    return LanguageBlock(*parts, *rest, language=language)
 
 
 def _attention(theirs: Any, distance: DistanceBias | None) -> Attention:

@@ -75,8 +75,20 @@ class Repo:
             raise self.lacking(name)
         return path
 
-    def lacking(self, what: str) -> UserError:
-        """Return the error that says that the repository, or the cache if the hub cannot be asked, lacks something."""
+    def names(self) -> list[str]:
+        """Return the names of all files of the repository."""
+        from huggingface_hub import HfApi, constants
+
+        try:
+            return HfApi(constants.ENDPOINT).list_repo_files(self.id, revision=self.revision)
+        except Exception as error:  # of the network, of whatever type, as in `get`
+            raise self._refusal(error) from None
+
+    def lacking(self, what: str, also: str = "") -> UserError:
+        """Return the error that says that the repository, or the cache if the hub cannot be asked, lacks something.
+
+        `also` is a file that has to be downloaded besides those that every model has.
+        """
         from huggingface_hub import constants
 
         if not self.unreached:
@@ -84,10 +96,11 @@ class Repo:
                 f"upstream {self.text}: {self._place} has no {what}; give a repository of a transformers model"
             )
         cache = constants.HF_HUB_CACHE
+        patterns = f"{NEEDED} '{also}'" if also else NEEDED
         revision = "" if self.revision == "main" else f" --revision {self.revision}"
         return NotFound(
             f"upstream {self.text}: the cache {cache} has no {what} of {self.id}, and {self.unreached}; run `hf download "
-            f"{self.id}{revision} {NEEDED}` on a machine with a network, and copy its folder "
+            f"{self.id}{revision} {patterns}` on a machine with a network, and copy its folder "
             f"models--{self.id.replace('/', '--')} into {cache}"
         )
 

@@ -7,8 +7,9 @@ What becomes of a model depends on its family: a module of this folder that has
 - `convert(model, extractor, name, digest)`: transformers' model, preprocessor_config.json (or None) -> Upstream,
 - and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights that a checkpoint may lack; `PADS`:
   True where its models were trained on windows of one length, and have an attribute `padded` that makes them run so;
-- `variant_file(config)`, where a model has variants such as languages: the name of the file with the weights of one, with {}
-  in place of its name, or "" if this model has none; and `add_variant(model, tensors)`, which puts them into the model.
+- `variant_files(config)`, where a model has variants such as languages: the names that the file with the weights of one may
+  have, with {} in place of the variant's name, and none if this model has no variants; and `variant_tensors(model)`, {name:
+  tensor of transformers' model} of what such a file holds.
 """
 
 import json
@@ -20,17 +21,18 @@ from typing import Any
 
 from hfftools import memory
 from hfftools.data.inputs import file_digest
-from hfftools.log import UserError, require
+from hfftools.log import UserError, require, suggest
 from hfftools.nn.rate import RATE_HZ
 from hfftools.upstream import hub
 from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.hub import Repo
 from hfftools.upstream.model_files import Folder, find_weights
-from hfftools.upstream.pretrained import read_model, read_tensors
+from hfftools.upstream.pretrained import read_model, read_variant
 from hfftools.upstream.registry import modules_with
 from hfftools.upstream.source import Source
 
 IRRELEVANT = ("_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version")  # of config.json
+LISTED = 40  # variants, in an error message; of more, only those with similar names
 
 
 def family_of(model_type: str, name: str) -> ModuleType:
@@ -66,8 +68,8 @@ class Door(Source):
             f"upstream {text}: {self.config['model_type']} has no padded form; write hf:{self.path}",
         )
         if self.variant:
-            known = bool(_variant_file(self.config, text))
-            require(known, f"upstream {text}: this model has no variants; leave out @{self.variant}")
+            known = _variant_files(self.config, text)
+            require(bool(known), f"upstream {text}: this model has no variants; leave out @{self.variant}")
 
     def _open(self) -> tuple[Folder | Repo, str]:
         """Return where the model's files are, and its variant; raise UserError where there is no such place."""
@@ -89,7 +91,7 @@ class Door(Source):
             if len(marks) == 1:
                 with suppress(hub.NotFound):
                     newest = Repo(repository, "", self.text)
-                    if _variant_file(_read_json(newest.need("config.json"), self.text), self.text):
+                    if _variant_files(_read_json(newest.need("config.json"), self.text), self.text):
                         return newest, marks[0]
             raise
 
@@ -110,7 +112,7 @@ class Door(Source):
         theirs = read_model(model_class, self.family, self.files, weights)
         variant = self._variant_files()
         for path in variant:
-            self.family.add_variant(theirs, read_tensors(path, self.text))
+            read_variant(theirs, self.family, path, self.text)
         digest = file_digest(*weights.shards, *variant)
         model = self.family.convert(theirs, extractor, self.pinned, digest)
         model.settings = self._settings(extractor)
@@ -138,9 +140,21 @@ class Door(Source):
         """Return the file of the variant, if one is named."""
         if not self.variant:
             return []
-        name = _variant_file(self.config, self.text).format(self.variant)
-        path = self.files.get(name) if downloads else self.files.kept(name)
-        return [path or self.files.need(name)]
+        forms = _variant_files(self.config, self.text)
+        get = self.files.get if downloads else self.files.kept
+        for form in forms:
+            if path := get(form.format(self.variant)):
+                return [path]
+        wanted = forms[0].format(self.variant)
+        if self.files.unreached:
+            raise self.files.lacking(wanted, also=wanted)
+        ends = [form.split("{}") for form in forms]
+        names = self.files.names()
+        known = {n[len(a) : -len(z)] for a, z in ends for n in names if n.startswith(a) and n.endswith(z)}
+        has = f"it has {', '.join(sorted(known))}" if len(known) <= LISTED else suggest(self.variant, known)
+        raise UserError(
+            f"upstream {self.text}: {self.files.folder} has no {wanted}; {has if known else 'nor any other'}"
+        )
 
     def _settings(self, extractor: dict) -> str:
         """Return a digest of the two files of settings, without what says nothing of how the model computes."""
@@ -185,10 +199,10 @@ def random(model_type: str, sizes: dict, name: str) -> Upstream:
     return family.convert(model, None, name, "random")
 
 
-def _variant_file(config: dict, name: str) -> str:
-    """Return the name of the files that hold a variant, with {} in place of the variant's name; empty if there are none."""
+def _variant_files(config: dict, name: str) -> tuple[str, ...]:
+    """Return the names of files that may hold a variant, with {} in place of the variant's name; empty if there are none."""
     family = family_of(str(config.get("model_type")), name)
-    return family.variant_file(config) if hasattr(family, "variant_file") else ""
+    return family.variant_files(config) if hasattr(family, "variant_files") else ()
 
 
 def _class(family: ModuleType, model_type: str, name: str) -> Any:

@@ -16,6 +16,8 @@ WEIGHTS = (
 class Folder:
     """The files of a folder that save_pretrained wrote. `text` is the name of the upstream, for errors."""
 
+    unreached = ""  # as of Repo; a folder is always reached
+
     def __init__(self, folder: Path, text: str):
         self.folder, self.text, self.pinned, self.name = folder, text, str(folder), folder.name
 
@@ -35,7 +37,11 @@ class Folder:
             )
         return path
 
-    def lacking(self, what: str) -> UserError:
+    def names(self) -> list[str]:
+        """Return the names of all files."""
+        return [path.name for path in self.folder.iterdir()]
+
+    def lacking(self, what: str, also: str = "") -> UserError:
         return UserError(f"upstream {self.text}: {self.folder} holds no {what}")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from hfftools import memory
 from hfftools.log import UserError, log
@@ -68,7 +68,16 @@ def _left_out(text: str, names: list[str]) -> str:
     return f"upstream {text}: {len(names)} tensors of the checkpoint are not of the encoder and are left out: {listed}"
 
 
-def read_tensors(path: Path, text: str) -> dict[str, Tensor]:
-    """Return the tensors of a .safetensors file; raise UserError where it is damaged. `text` is the upstream's name."""
+def read_variant(model: Any, family: ModuleType, path: Path, text: str) -> None:
+    """Put the weights of a variant, such as a language, into transformers' model; those of a head are left out.
+
+    Raise UserError where the file is damaged or lacks a tensor. `text` is the upstream's name.
+    """
     with readable(path, f"upstream {text} needs it; copy or download it again"):
-        return load_file(path)
+        safe = path.suffix == ".safetensors"
+        tensors = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+    for name, tensor in family.variant_tensors(model).items():
+        found = tensors.get(name, tensors.get(f"{model.base_model_prefix}.{name}"))
+        if found is None or found.shape != tensor.shape:
+            raise UserError(f"upstream {text}: {path} has no tensor {name} of the shape {tuple(tensor.shape)}")
+        tensor.data.copy_(found)

@@ -39,7 +39,7 @@ TUNES = {name: small(name) for name in plugin_names("tune") if name != "frozen"}
     "adapter_bias_wide": ["tune.name=adapter_bias", "tune.form=intermediate"],
     "prefix_shared": ["tune.name=prefix", "tune.length=3", "tune.shared=true"],
 }
-NORM_FIRST = ("wav2vec2_large", "wavlm_large", "hf_wav2vec2_large", "hf_whisper_cropped")
+NORM_FIRST = ("wav2vec2_large", "wavlm_large", "hf_wav2vec2_large", "hf_wav2vec2_mms", "hf_whisper_cropped")
 CHANGES_AT_FIRST = {  # their docstrings say why
     "prefix": FORMS,
     "prefix_shared": FORMS,
