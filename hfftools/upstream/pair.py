@@ -1,8 +1,8 @@
 """Run two foundation models as one: the hidden states of both, at the first one's frames.
 
 States 0..L1 are the first's; states L1+1..L1+L2+1 are the second's states 0..L2, moved to the first's frames by linear
-interpolation in time. Frame t of a model stands for the moment (t + 1/2) strides into the utterance, and nothing else is
-accounted for: neither the width of a frame's receptive field nor where a front end begins to look.
+interpolation in time. Frame t of a model stands for the middle of the samples that its front end sees for it:
+`middle_samples` + t `stride_samples`.
 """
 
 import hashlib
@@ -15,16 +15,17 @@ from hfftools.upstream.base import Upstream, model_digests
 from hfftools.upstream.source import Source
 
 
-def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: int) -> Tensor:
+def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: int, later: float) -> Tensor:
     """Return h [B, frames, D], a frame every `to_stride` samples, for h [B, T, D], a frame every `stride` samples.
 
+    The first of the new frames is `later` samples later than the first of the old ones (half a sample is the unit).
     `lens_B` frames of the latter are valid. Beyond the first and the last valid frame stands that frame; an utterance
     without any is zero.
     """
     last_B1 = (lens_B.clamp(min=1) - 1)[:, None]
-    # the position of frame t is ((t + 1/2) to_stride / stride - 1/2), in whole numbers of 1 / (2 stride)
+    # the position of frame t is (t to_stride + later) / stride, in whole numbers of 1 / (2 stride)
     unit = 2 * stride
-    at_T = (2 * torch.arange(frames, device=h_BTD.device) + 1) * to_stride - stride
+    at_T = 2 * torch.arange(frames, device=h_BTD.device) * to_stride + round(2 * later)
     at_BT = at_T[None].clamp(min=0).minimum(unit * last_B1)
     low_BT = at_BT // unit
     part_BT1 = ((at_BT % unit) / unit).to(h_BTD.dtype)[:, :, None]
@@ -36,8 +37,11 @@ def align(h_BTD: Tensor, lens_B: Tensor, stride: int, to_stride: int, frames: in
 
 
 def _joined(first: str, second: str) -> str:
-    """Return one digest for those of two models; empty where both are."""
-    return hashlib.sha256(f"{first}+{second}".encode()).hexdigest()[:16] if first or second else ""
+    """Return one digest for those of two models; empty where both are.
+
+    The last word tells how their frames are aligned: results of pairs that were aligned by half strides are others'.
+    """
+    return hashlib.sha256(f"{first}+{second} by middles".encode()).hexdigest()[:16] if first or second else ""
 
 
 class PairUpstream(Upstream):
@@ -76,8 +80,9 @@ class PairUpstream(Upstream):
             frames = max(1, int(lens_B.max()))
         if of_second:
             hidden, second_lens_B = self.second(wav_BN, num_samples_B, of_second, self._inside(self.second, augment))
-            strides = self.second.stride_samples, self.stride_samples
-            states |= {begin + n: align(h_BTD, second_lens_B, *strides, frames) for n, h_BTD in hidden.items()}
+            grid = self.second.stride_samples, self.stride_samples, frames
+            later = self.middle_samples - self.second.middle_samples
+            states |= {begin + n: align(h_BTD, second_lens_B, *grid, later) for n, h_BTD in hidden.items()}
         return {layer: states[layer] for layer in layers}, lens_B
 
     @staticmethod

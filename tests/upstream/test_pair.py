@@ -1,5 +1,7 @@
 """Two upstreams as one: its states are those of each alone, at the first one's frames; padding changes none of them."""
 
+from math import floor
+
 import pytest
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ from hfftools.upstream.state_cache import HiddenCache
 class Clock(Upstream):
     """A model of one block; each frame of its state l is 10**l times the moment it stands for, in samples."""
 
-    def __init__(self, stride: int, dim: int = 1):
+    def __init__(self, stride: int, dim: int = 1, middle: float | None = None):
         super().__init__()
         self.name, self.hash, self.num_layers, self.dim, self.stride_samples = (
             f"clock{stride}",
@@ -31,7 +33,7 @@ class Clock(Upstream):
             dim,
             stride,
         )
-        self.middle_samples = stride / 2
+        self.middle_samples = stride / 2 if middle is None else middle
         self.encoder, self.ran, self.augments = nn.ModuleList([nn.Linear(1, 1)]), [], []
 
     def out_lens(self, num_samples_B):
@@ -41,7 +43,7 @@ class Clock(Upstream):
         self.ran.append(list(layers))
         self.augments.append(augment)
         frames = max(1, wav_BN.shape[1] // self.stride_samples)
-        moments_T = (torch.arange(frames) + 0.5) * self.stride_samples
+        moments_T = torch.arange(frames) * self.stride_samples + self.middle_samples
         h_BTD = moments_T[None, :, None].repeat(len(wav_BN), 1, self.dim)
         return {layer: h_BTD * 10**layer for layer in layers}, self.out_lens(num_samples_B)
 
@@ -97,10 +99,18 @@ def test_different_strides_meet_at_the_moments_of_the_first(strides):
 def test_each_utterance_is_aligned_by_its_own_frames():
     h_BTD = torch.tensor([[1.0, 3.0, 5.0], [1.0, 3.0, 99.0], [99.0, 99.0, 99.0]])[:, :, None]
     lens_B = torch.tensor([3, 2, 0])
-    finer = align(h_BTD, lens_B, 2, 1, 6)[:, :, 0]
+    finer = align(h_BTD, lens_B, 2, 1, 6, -0.5)[:, :, 0]
     assert torch.allclose(finer[0], torch.tensor([1, 1.5, 2.5, 3.5, 4.5, 5]))
     assert torch.allclose(finer[1], torch.tensor([1, 1.5, 2.5, 3, 3, 3])) and finer[2].eq(0).all()
-    assert torch.equal(align(h_BTD[:1], lens_B[:1], 1, 1, 3), h_BTD[:1])
+    assert torch.equal(align(h_BTD[:1], lens_B[:1], 1, 1, 3, 0.0), h_BTD[:1])
+
+
+@pytest.mark.parametrize("middles", [(200.0, 0.0), (0.0, 200.0), (496.0, 752.5)])
+def test_models_that_look_elsewhere_meet_at_the_middles_of_what_they_see(middles):
+    first, second = Clock(320, middle=middles[0]), Clock(640, middle=middles[1])
+    hidden, _ = PairUpstream(first, second)(torch.zeros(1, 12800), torch.tensor([12800]), [0, 2])
+    expected_T = hidden[0][0, :, 0].clamp(middles[1], middles[1] + 19 * 640)
+    assert hidden[0][0, 0, 0] == middles[0] and torch.allclose(hidden[2][0, :, 0], expected_T)
 
 
 def test_its_states_are_those_of_each_alone(encoder, narrow):
@@ -116,12 +126,17 @@ def test_its_states_are_those_of_each_alone(encoder, narrow):
         assert torch.equal(lens_B, first_lens_B) and torch.equal(lens_B, pair.out_lens(batch[1])) and lens_B[2] == 0
         assert {layer: h.shape[2] for layer, h in hidden.items()} == pair.dims and pair.dim == first.dim
         assert all(torch.equal(hidden[layer], of_first[layer]) for layer in first.all_layers)
-        for layer in second.all_layers:  # the strides are equal
+        later = (
+            first.middle_samples - second.middle_samples
+        ) / first.stride_samples  # in frames; the strides are equal
+        for layer in second.all_layers:
             for row, (length, other_length) in enumerate(zip(lens_B, second_lens_B, strict=True)):
-                both = min(length, other_length)
-                h_TD = hidden[first.num_layers + 1 + layer][row]
-                assert torch.equal(h_TD[:both], of_second[layer][row, :both])
+                h_TD, last = hidden[first.num_layers + 1 + layer][row], max(0, int(other_length) - 1)
                 assert other_length > 0 or h_TD.eq(0).all()
+                for t in range(length if other_length else 0):
+                    at = min(max(t + later, 0), last)
+                    low, high = of_second[layer][row, floor(at)], of_second[layer][row, min(floor(at) + 1, last)]
+                    assert torch.allclose(h_TD[t], low + (at - floor(at)) * (high - low), atol=1e-5)
 
 
 def test_padding_changes_no_valid_frame(encoder, narrow):
