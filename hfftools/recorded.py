@@ -1,6 +1,7 @@
 """Record the options that a run started with, and compare those of a later call with them."""
 
 from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,25 @@ def compare_config(config: Any, path: Path, may_differ: Iterable[str] = ()) -> N
     """
     if not path.exists():
         return
-    old, new = flat(type(config)()) | flat(read_recorded(path)), flat(config)
+    old, new = _defaults(config) | flat(read_recorded(path)), flat(config)
     changed = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k) and k not in may_differ]
     if changed:
         words = ", ".join(f"{k} was {old.get(k)!r} and is now {new.get(k)!r}" for k in changed)
         raise UserError(
             f"{path}: this experiment started with other options: {words}; use another folder, or set them back"
         )
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of the options of `config`, by dotted key; those of its plug-ins are in the plug-ins' classes."""
+    options: dict[str, Any] = {}
+    default = type(config)()
+    for part in fields(config):
+        chosen, usual = getattr(config, part.name), getattr(default, part.name)
+        plugged_in = is_dataclass(chosen) and type(chosen) is not type(usual)
+        usual = type(chosen)() if plugged_in else usual
+        options |= flat(usual, f"{part.name}.") if is_dataclass(usual) else {part.name: usual}
+    return options
 
 
 def recorded_option(config: C, key: str, path: Path) -> C:

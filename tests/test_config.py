@@ -121,6 +121,21 @@ def test_an_option_younger_than_the_saved_config_was_at_its_default(tmp_path):
         compare_config(resolve(Schema, [], ["epochs=11", "amp=true", "optim.warmup_steps=7"]), path)
 
 
+def test_an_option_of_a_plugin_younger_than_the_saved_config_was_at_its_default(tmp_path):
+    path, words = tmp_path / "config.yaml", ["fuse.name=hff", "tune.name=lora", "optim.upstream.lr=1e-4"]
+    save_config(train_options([], words), path)
+    text = path.read_text()
+    for line in ("  normalize: false\n", "  variant: lora\n", "    hold: 0.4\n"):
+        assert line in text
+        text = text.replace(line, "")
+    path.write_text(text)
+    compare_config(train_options([], words), path)
+    with pytest.raises(
+        UserError, match="options: fuse.normalize was False and is now True, tune.variant was 'lora' and"
+    ):
+        compare_config(train_options([], [*words, "fuse.normalize=true", "tune.variant=dora"]), path)
+
+
 def test_a_saved_config_resolves_to_itself(tmp_path):
     config = resolve(Schema, [], ["layers=[3,1]", "optim.lr=1e-5", "amp=true"])
     save_config(config, tmp_path / "config.yaml")

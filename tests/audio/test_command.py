@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 
@@ -69,7 +70,10 @@ PROGRAM = {
 def test_nothing_is_left_running_after_an_interrupt(how, number):
     marker = f"sleep {LONG_S}.{os.getpid()}{number:d}"
     program = PROGRAM[how].format(source=f"({marker} | cat); true |")
-    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE) as process:
+    heard = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell's background jobs ignore it, as do their children
+    with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, preexec_fn=heard) as process:
         assert wait_until(lambda: marker in running())
         process.send_signal(number)
         try:
