@@ -69,6 +69,15 @@ def progress(items: Iterable | None, total: int | None, what: str, unit: str = "
     return tqdm(items, total=total, desc=what, unit=unit, **shown)
 
 
+def put_out(text: str) -> None:
+    """Write whole lines to standard output; on a terminal that also shows a progress bar, above the bar."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        tqdm.write(text, file=sys.stdout, end="")
+    else:
+        print(text, end="")
+    sys.stdout.flush()
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Return a clause for an error message: the most similar known names, or all names if none is similar."""
     known = sorted(known)

@@ -21,7 +21,7 @@ from hfftools.audio.segment import Piece, cut
 from hfftools.data.batch import Batch, plan, waveform_batch
 from hfftools.expdir import ExpDir, write_text
 from hfftools.infer.bank import Bank
-from hfftools.log import UserError, log, progress, require
+from hfftools.log import UserError, log, progress, put_out, require
 from hfftools.model import Model
 from hfftools.show import show
 from hfftools.task.base import Recognition
@@ -199,7 +199,7 @@ def _write(recording: Recording, options: Options) -> None:
         return
     text = render(recording.name, recording.segments, options.form)
     if options.out is None:
-        print(text, end="", flush=True)
+        put_out(text)
     else:
         ending = {"text": "txt"}.get(options.form, options.form)
         write_text(options.out / f"{recording.stem}.{ending}", text)

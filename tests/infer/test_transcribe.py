@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import termios
 import tracemalloc
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -188,6 +190,27 @@ def test_a_name_in_other_bytes_and_files_of_other_formats_stop_nothing(trained, 
     assert transcribe.transcribe(trained, [str(folder)], ["device=cpu"], options) == (3, 0)
     assert sorted(os.listdir(os.fsencode(out))) == [b"a.json", b"caf\xe9.json", b"z.json"]
     assert transcribe.transcribe(trained, [str(folder / "talk 1.M4A")], ["device=cpu"], options) == (1, 1)
+
+
+def test_on_a_terminal_each_transcript_is_a_line_of_its_own(trained, speech, tmp_path):
+    names = [f"{n}.wav" for n in range(4)]
+    for name in names:
+        waveform.save(tmp_path / name, speech[0])
+    words = [sys.executable, "-m", "hfftools.bin.transcribe", trained, *names, "device=cpu", "data.batch_seconds=0.5"]
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 80))
+    done = subprocess.Popen(words, cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    written = b""
+    with suppress(OSError):  # so ends what a terminal has shown
+        while part := os.read(ours, 1 << 16):
+            written += part
+    os.close(ours)
+    assert done.wait() == 0 and b"transcribing:" in written, written
+    lines = [line.rpartition("\r")[2] for line in written.decode().replace("\r\n", "\n").split("\n")]
+    texts = [line.partition("\t") for line in lines if "\t" in line]
+    assert [name for name, _, _ in texts] == names
+    assert len({text for _, _, text in texts}) == 1  # nothing of the bar is in one of them
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path):
