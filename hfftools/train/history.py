@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 from hfftools import score
 from hfftools.disk import writing
 from hfftools.expdir import ExpDir, write_text
-from hfftools.log import UserError
+from hfftools.log import UserError, log
 
 
 class Diverged(UserError):
@@ -52,6 +52,19 @@ class History:
         """Return the `count` epochs of lowest dev error, then dev loss, or all if there are fewer; the best one first."""
         ranked = sorted(self.records, key=lambda r: (r["dev_error"], r["dev_loss"]))
         return [record["epoch"] for record in ranked[:count]]
+
+    def report_average(self, best: list[int], scores: dict) -> None:
+        """Log the dev scores of the average of the epochs `best`; warn if its error is 1.1 times that of the first alone.
+
+        Weights that are far apart, as those of a run's first epochs, have an average that is worse than each of them.
+        """
+        log.info(f"average of epochs {sorted(best)}: {summary(scores)}")
+        alone = next(record for record in self.records if record["epoch"] == best[0])
+        if scores["dev_error"] > 1.1 * alone["dev_error"]:
+            log.warning(
+                f"{self.exp.root}: the average of epochs {sorted(best)} has {summary(scores)}, epoch {best[0]} alone "
+                f"{summary(alone)}; train in a fresh folder with train.average=1, or with more epochs"
+            )
 
     def stale(self, patience: int) -> bool:
         """Return whether the lowest dev error is at least `patience` epochs old; False if `patience` is 0."""

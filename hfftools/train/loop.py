@@ -228,7 +228,7 @@ class Loop:
         averaged = checkpoint.average([self.exp.epoch(number) for number in best])
         self.model.load_trained(averaged, "the average of the best epochs")
         scores, epochs = self._dev(), sorted(best)
-        log.info(f"average of epochs {epochs}: {summary(scores)}")
+        self.history.report_average(best, scores)
         if scores["empty"] > 0.99 or scores["lower_is_better"] and scores["dev_error"] >= 1:
             log.warning(
                 f"{self.exp.root}: this model recognises nothing: on dev, {100 * scores['empty']:.0f} % of its predictions "

@@ -99,3 +99,11 @@ def test_a_run_is_given_up_where_all_of_the_last_epochs_are_empty_and_not_before
     history.check_blank(0)
     with pytest.raises(Diverged, match="empty for 2 epochs"):
         history.check_blank(2)
+
+
+@pytest.mark.parametrize(("dev_error", "warns"), [(0.23, True), (0.21, False), (0.1, False)])
+def test_an_average_that_is_worse_than_its_best_epoch_is_warned_of(tmp_path, caplog, dev_error, warns):
+    history = History(ExpDir(tmp_path), records((0.3, 9.0), (0.2, 4.0)))
+    history.report_average([2, 1], {**history.records[0], "dev_error": dev_error})
+    assert "average of epochs [1, 2]: dev CER " in caplog.text
+    assert ("epoch 2 alone dev CER 20.00 %" in caplog.text) == warns
