@@ -8,10 +8,9 @@ streams begin. What no header can reveal, such as a FLAC file without its end, i
 import re
 from collections.abc import Iterator
 
-from hfftools.audio import mpeg
-from hfftools.audio.stream import SPARE_S, Content, Cut, Stream
+from hfftools.audio import chunks, mpeg
+from hfftools.audio.stream import PLACEHOLDER_SPAN, SPARE_S, Content, Cut, Stream
 
-PLACEHOLDER_SPAN = 1 << 16  # a WAV header from a pipe says nearly 2 GiB or nearly 4 GiB: nobody knew the length
 _FLAC = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # the mark, and the header of STREAMINFO, which has 34 bytes
 _FLAC_FRAME = re.compile(rb"\xff[\xf8\xf9]")
 
@@ -25,6 +24,7 @@ def streams(content: Content) -> list[Stream]:
     for mark, find in ((b"RIFF", _wav), (b"OggS", _ogg), (b"fLaC", _flac), (b"\xff", mpeg.streams)):
         if content[begin : begin + len(mark)] == mark:
             return list(find(content, begin)) or [Stream(0, len(content))]
+    chunks.check(content)
     return [Stream(0, len(content))]
 
 

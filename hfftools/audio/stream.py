@@ -6,6 +6,7 @@ from mmap import mmap
 
 Content = bytes | mmap  # of a whole file
 
+PLACEHOLDER_SPAN = 1 << 16  # a header from a pipe says nearly 2 GiB or nearly 4 GiB: nobody knew the length
 SPARE_S = 0.25  # how far a header may be off without being wrong; some encoders do not count their delay
 
 

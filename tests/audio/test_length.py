@@ -17,6 +17,7 @@ FORMS = {
     "ogg": {"format": "OGG", "subtype": "VORBIS"},
     "opus": {"format": "OGG", "subtype": "OPUS"},
 }
+CHUNKED = {"rf64": {}, "w64": {}, "aiff": {}, "caf": {}}
 A_S, B_S, STEP_S = 3.5, 2.0, 0.5
 LEVELS = [0.4, 0.1]  # of every other half second: what is heard shows where it comes from
 
@@ -32,7 +33,7 @@ def speech(seconds, rate_hz=16000):
 def whole(tmp_path_factory):
     """{format: (bytes of 3.5 s, bytes of 2 s)}."""
     folder, content = tmp_path_factory.mktemp("whole"), {}
-    for form, options in FORMS.items():
+    for form, options in (FORMS | CHUNKED).items():
         for seconds in (A_S, B_S):
             soundfile.write(folder / f"{seconds}.{form}", speech(seconds), 16000, **options)
         content[form] = tuple((folder / f"{seconds}.{form}").read_bytes() for seconds in (A_S, B_S))
@@ -72,6 +73,11 @@ TABLE = {
     **{f"half {form}": (form, lambda a, b: half(a), "cut short") for form in FORMS},
     **{f"half, then a whole {form}": (form, lambda a, b: half(a) + b, "cut short") for form in ("mp3", "flac")},
     **{f"a whole, then a half {form}": (form, lambda a, b: a + half(b), "cut short") for form in FORMS},
+    **{f"whole {form}": (form, lambda a, b: a, A_S) for form in CHUNKED},
+    **{f"half {form}": (form, lambda a, b: half(a), "cut short") for form in CHUNKED},
+    **{f"{form} without its last 5 kB": (form, lambda a, b: a[:-5000], "cut short") for form in CHUNKED},
+    "rf64 whose header has no length": ("rf64", lambda a, b: with_bytes(a, (28, bytes(8))), "no samples"),
+    "aiff of a pipe": ("aiff", lambda a, b: half(with_bytes(a, (a.index(b"SSND") + 4, SOX[::-1]))), A_S / 2),
     "wav, data 0": ("wav", lambda a, b: with_bytes(a, (40, UNKNOWN)), A_S),
     "wav, RIFF 0, data 0": ("wav", lambda a, b: with_bytes(a, (4, UNKNOWN), (40, UNKNOWN)), A_S),
     "wav, data 0xFFFFFFFF": ("wav", lambda a, b: with_bytes(a, (4, PIPE), (40, PIPE)), A_S),
