@@ -11,7 +11,7 @@ from hfftools.config import plugin
 from hfftools.data import datadir
 from hfftools.data.batch import Speech
 from hfftools.data.datadir import Utterance
-from hfftools.data.inputs import of_set, refuse_other_set
+from hfftools.data.inputs import file_digest, of_set, refuse_other_set
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
 from hfftools.disk import alone
@@ -117,11 +117,13 @@ def decode_chosen(
     features = [word for word in overrides if word.startswith("data.features=")]
     require(not features, f"{''.join(features)}: with a choice of experiments the upstream is run; leave it out")
     models: dict[str, tuple[Model, Config]] = {}
+    made_by = {os.path.realpath(table): file_digest(table)}
     for exp in map(ExpDir, roots):
         config = experiment.read_config(exp, overrides)
         name = exp.root.absolute().name
         require(name not in models, f"two experiments are called {name}; rename the folder of one")
         models[name] = bank.add(exp.root, config), config
+        made_by[os.path.realpath(exp.final)] = checkpoint.digest(exp.final)
     _refuse_same_names([datadir.set_name(directory) for directory in directories], out)
     first, *others = (config for _, config in models.values())
     task = experiment.task_of(first)
@@ -144,14 +146,8 @@ def decode_chosen(
         seconds = time.monotonic() - start
         (folder / "decode.json").unlink(missing_ok=True)
         write_table(folder / task.reference, {utt.id: predictions[utt.id] for utt in utterances})
-        _keep(
-            folder,
-            utterances,
-            task,
-            None,
-            {**digests, "directory": os.path.realpath(directory), "task": first.task.name},
-            seconds,
-        )
+        made = {"directory": os.path.realpath(directory), "task": first.task.name, "made_by": made_by}
+        _keep(folder, utterances, task, None, {**digests, **made}, seconds)
         folders.append(folder)
     return folders
 
@@ -187,11 +183,11 @@ def _keep(
 
 def _read_record(folder: Path) -> dict:
     """Return the decode.json of a decoded set; raise UserError where it is damaged."""
-    return read_json(folder / "decode.json", {"scores": {...: dict}, "task?": str}, _FIX)
+    return read_json(folder / "decode.json", {"scores": {...: dict}, "task?": str, "made_by?": {...: str}}, _FIX)
 
 
 def stale(folder: Path) -> list[str]:
-    """Return what has changed since a set was decoded: the checkpoint, parts of its data; what is gone has not changed."""
+    """Return what has changed since a set was decoded: checkpoints, parts of its data; what is gone has not changed."""
     record = _read_record(folder) if (folder / "decode.json").exists() else {}
     final, now = ExpDir(folder.absolute().parents[1]).final, {}
     if final.exists():  # it is not where experiments were chosen by the utterance
@@ -199,7 +195,8 @@ def stale(folder: Path) -> list[str]:
     if "directory" in record and Path(record["directory"]).is_dir():
         reference = task_of_set(folder).reference
         now |= of_set("data", datadir.read(record["directory"], need_text=False, reference=reference), speakers=True)
-    return changed_inputs(record, now)
+    files = {path: digest for path, digest in record.get("made_by", {}).items() if Path(path).exists()}
+    return changed_inputs(record, now) + [path for path, digest in files.items() if file_digest(Path(path)) != digest]
 
 
 def refuse_stale(folder: Path) -> None:

@@ -83,6 +83,13 @@ def test_the_command_decodes_by_several_and_by_choice(trained, corpus, tmp_path)
     mixed = read_table(tmp_path / "out" / "test" / "text", value_required=False)
     assert mixed == {utt: texts[name][utt] for utt, name in table.items()}
     assert set(json.loads((tmp_path / "out" / "test" / "decode.json").read_text())["scores"]) == {"wer", "cer"}
+    made_by = [trained / name / "checkpoints" / "final.safetensors" for name in "ab"]
+    for path in [*made_by, tmp_path / "utt2exp"]:  # a decoded set is out of date where one of these has changed since
+        before = path.read_bytes()
+        assert decode_sets.stale(tmp_path / "out" / "test") == []
+        path.write_bytes(before + b"0")
+        assert decode_sets.stale(tmp_path / "out" / "test") == [str(path)]
+        path.write_bytes(before)
 
 
 def test_a_choice_that_is_missing_or_wrong_is_named(trained, corpus, tmp_path):
