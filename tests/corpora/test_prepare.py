@@ -1,5 +1,6 @@
 """Corpora in their own layout, prepared once, downloaded where asked."""
 
+import os
 import tarfile
 from pathlib import Path
 
@@ -63,7 +64,9 @@ def test_prepared_once_and_again_when_damaged_or_asked_otherwise(small_an4, tmp_
     assert [len(datadir.read(out / name)) for name in ("train", "dev", "test")] == [12, 4, 2]
 
 
-def test_a_corpus_is_downloaded_unpacked_and_prepared(small_an4, tmp_path, server, monkeypatch):
+@pytest.fixture
+def an4_server(small_an4, tmp_path, server, monkeypatch):
+    """A server that an4 is downloaded from."""
     archive = tmp_path / "an4.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(small_an4, "an4-main")
@@ -71,9 +74,33 @@ def test_a_corpus_is_downloaded_unpacked_and_prepared(small_an4, tmp_path, serve
     server.files["/an4.tar.gz"] = (content, len(content))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(an4, "URL", f"{server.url}/an4.tar.gz")
+    return server
+
+
+def test_a_corpus_is_downloaded_unpacked_and_prepared(tmp_path, an4_server):
     prepare("an4", None, tmp_path / "recipe" / "data")
     assert len(datadir.read(tmp_path / "recipe/data/test")) == 2
-    assert server.requests == 1
+    assert an4_server.requests == 1
+
+
+@pytest.mark.parametrize("other", ["data", "data2"])  # into one folder, and into two that share the downloads
+def test_two_processes_download_a_corpus_once_and_both_have_it(tmp_path, an4_server, other):
+    processes = []
+    for name in ("data", other):
+        processes.append(os.fork())
+        if not processes[-1]:
+            code = 1
+            try:
+                prepare("an4", None, tmp_path / "recipe" / name)
+                code = 0
+            finally:
+                os._exit(code)
+    assert [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes] == [0, 0]
+    assert an4_server.requests == 1
+    for name in ("data", other):
+        sizes = [len(datadir.read(tmp_path / "recipe" / name / part)) for part in ("train", "dev", "test")]
+        assert all(sizes) and sizes[-1] == 2
+    assert not [path for path in (tmp_path / "recipe").rglob(".*") if path.suffix in (".tmp", ".part")]
 
 
 def test_a_corpus_that_cannot_be_had_is_one_line_with_the_place_for_it(tmp_path, monkeypatch):
