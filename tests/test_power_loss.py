@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from hfftools import disk, expdir
 from hfftools.decode import ngram
@@ -12,6 +13,8 @@ from hfftools.expdir import write_json
 from hfftools.log import UserError
 from hfftools.records import read_json
 from hfftools.text import units
+from hfftools.train import checkpoint
+from hfftools.train.job import train
 from hfftools.upstream import state_cache
 from hfftools.upstream.state_cache import HiddenCache
 
@@ -56,6 +59,15 @@ class Disk:
         self.left.append({path: self.synced.get(path.stat().st_ino, b"") for path in self.files()})
 
 
+def put_back(folder, left):
+    """Make a folder hold what a loss of power left: {path: content}."""
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for path, content in left.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def write_cache(folder):
     cache = HiddenCache(folder, "dev")
     if cache.lacks([0, 1], MADE_FROM):
@@ -89,12 +101,25 @@ def test_what_a_loss_of_power_leaves_is_gone_on_from(command, tmp_path, monkeypa
         command(folder)
     assert len(record.left) > 8
     for left in record.left:
-        shutil.rmtree(folder)
-        folder.mkdir()
-        for path, content in left.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+        put_back(folder, left)
         command(folder)
+
+
+def test_a_training_goes_on_from_what_a_loss_of_power_leaves(options, tmp_path, monkeypatch):
+    folder = tmp_path / "disk" / "exp"
+
+    def weights():
+        return checkpoint.read(train(folder, [], [*options, "train.save_minutes=0", "fuse.name=hff"]).final)[0]
+
+    folder.parent.mkdir()
+    with monkeypatch.context() as watch:
+        record = Disk(folder.parent, watch)
+        wanted = weights()
+    assert len(record.left) > 40
+    for left in record.left[3 :: len(record.left) // 8]:  # a sample of the moments, evenly
+        put_back(folder.parent, left)
+        found = weights()
+        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_without_a_sync_the_simulation_finds_the_loss(tmp_path, monkeypatch):
