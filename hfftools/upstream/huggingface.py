@@ -5,8 +5,9 @@ What becomes of a model depends on its family: a module of this folder that has
 - `MODELS`: {model_type in config.json: name of the class in transformers},
 - `block_class(config)`: the class of the blocks of a model with this config.json, which has `PLACES` (see graft.py),
 - `convert(model, extractor, name, digest)`: transformers' model, preprocessor_config.json (or None) -> Upstream,
-- and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights that a checkpoint may lack; `PADS`:
-  True where its models were trained on windows of one length, and have an attribute `padded` that makes them run so;
+- and, where needed, `OPTIONS`: settings over those of config.json; `OPTIONAL`: weights, or whole parts, that a checkpoint
+  may lack; `PADS`: True where its models were trained on windows of one length, and have an attribute `padded` that makes
+  them run so;
 - `variant_files(config)`, where a model has variants such as languages: the names that the file with the weights of one may
   have, with {} in place of the variant's name, and none if this model has no variants; and `variant_tensors(model)`, {name:
   tensor of transformers' model} of what such a file holds.

@@ -38,9 +38,10 @@ def read_model(model_class: Any, family: ModuleType, files: Folder | Repo, weigh
         line = str(error).split("\n")[0]
         raise UserError(f"upstream {text}: transformers cannot read {weights.name} ({line}); save it again") from None
     missing = sorted(report["missing_keys"])
-    for optional in getattr(family, "OPTIONAL", ()):
-        if optional in missing:
-            missing.remove(optional)
+    for optional in getattr(family, "OPTIONAL", ()):  # a tensor, or a part with all of its tensors
+        found = [name for name in missing if name != optional and not name.startswith(f"{optional}.")]
+        if found != missing:
+            missing = found
             delattr(model, optional)
     if missing:  # transformers would only warn, and leave them random
         raise UserError(f"upstream {text}: {weights.name} lacks {len(missing)} tensors, first {missing[0]}")

@@ -22,6 +22,7 @@ from hfftools.upstream.transformer import Attention, Block, Position, Transforme
 
 MODELS = {"whisper": "WhisperModel"}  # model_type in config.json: class in transformers
 OPTIONS = {"decoder_layers": 0}  # only the encoder is used
+OPTIONAL = ("decoder",)  # a checkpoint may hold the encoder alone
 PADS = True  # the family has the form `hf_padded:FOLDER`
 
 HOP_SAMPLES, FFT_SAMPLES = 160, 400

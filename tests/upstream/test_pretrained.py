@@ -32,14 +32,26 @@ def test_every_tensor_is_the_checkpoint_s_and_each_missing_one_is_counted(form, 
     assert not own, own  # no random one
     folder = shutil.copytree(saved(form), tmp_path / "model")
     family = parse(name).family
-    needed = {
-        key for key in stored if not key.startswith("decoder.layers") and key not in getattr(family, "OPTIONAL", ())
-    }
+    optional = getattr(family, "OPTIONAL", ())
+    needed = {key for key in stored if key not in optional and key.partition(".")[0] not in optional}
     kept = min(needed)
     save_file({kept: stored[kept]}, folder / "model.safetensors", {"format": "pt"})
     first = min(needed - {kept})
     with pytest.raises(UserError, match=f"{folder}/model.safetensors lacks {len(needed) - 1} tensors, first {first}$"):
         load_upstream(f"{name.partition(':')[0]}:{folder}")
+
+
+def test_the_encoder_of_whisper_is_enough(spelled, saved, tmp_path):
+    folder = shutil.copytree(saved("hf_whisper_base"), tmp_path / "model")
+    stored = load_file(folder / "model.safetensors")
+    encoder = {key: tensor for key, tensor in stored.items() if key.startswith("encoder.")}
+    assert len(encoder) < len(stored)
+    save_file(encoder, folder / "model.safetensors", {"format": "pt"})
+    wav_BN, num_B, layers = torch.randn(1, 8000), torch.tensor([8000]), [0, 3]
+    whole, alone = (
+        load_upstream(name)(wav_BN, num_B, layers)[0] for name in (spelled("hf_whisper_base"), f"hf:{folder}")
+    )
+    assert all(torch.equal(whole[n], alone[n]) for n in layers)
 
 
 def rewrite(folder, how):
