@@ -6,6 +6,7 @@ tests/kills.py does the same with all stages of egs/mini, for as long as one lik
 import os
 import shutil
 import signal
+import traceback
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def renamings(command, monkeypatch):
 
 
 def killed(command, number):
-    """Run a command in a process of its own, which is killed at its renaming of this number; return whether it was."""
+    """Run a command in a process of its own, killed at its renaming of this number; return whether there were so many."""
     child = os.fork()
     if not child:
         os.setsid()  # its own processes are killed with it
@@ -71,9 +72,13 @@ def killed(command, number):
         os.replace = replace_or_end
         try:
             command()
-        finally:
-            os._exit(0)
-    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0  # not killed, it must succeed
+    return os.WIFSIGNALED(status)
 
 
 @pytest.mark.parametrize("name", ["extract", "pretrain", "probe", "train and decode"])
@@ -81,7 +86,8 @@ def test_a_killed_command_that_is_run_again_leaves_the_same(name, commands, tmp_
     monkeypatch.chdir(tmp_path)
     count, wanted = renamings(commands[name], monkeypatch), contents(tmp_path)
     shutil.rmtree("exp")
-    assert all(killed(commands[name], round(share * count / 2)) for share in SHARES)
+    kills = [killed(commands[name], round(share * count / 2)) for share in SHARES]
+    assert kills[0] and sum(kills) >= 2  # the last calls may have less to do than the first
     commands[name]()
     assert wanted and differences(wanted, contents(tmp_path)) == []
     assert not list(tmp_path.rglob("*.tmp"))
