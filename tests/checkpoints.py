@@ -24,6 +24,10 @@ def frames_of_whisper(num):
     return (num // 160 + 1) // 2
 
 
+def frames_of_parakeet(num):
+    return -(-(num // 160) // 8)
+
+
 class Form(NamedTuple):
     """One checkpoint, and the tests that use it."""
 
@@ -32,11 +36,13 @@ class Form(NamedTuple):
     tune: bool = False  # in tests/tune/test_grid.py
     export: bool = False  # in tests/infer/test_export.py
     frames: Callable[[int], int] = frames_of_convs(400)  # of so many samples
+    stride: int = 320  # samples a frame
     middle: float = 200  # of what frame 0 sees, in samples
     blocks: type = Block  # the class of its blocks
     near: float = 1e-5  # how far its states may be from its package's: log-mel of noise comes out with larger rounding
 
 
+PARAKEET = dict(frames=frames_of_parakeet, stride=1280, middle=0, blocks=MacaronBlock)
 FORMS = {
     "hf_wav2vec2_base": Form("wav2vec2", export=True),  # base: group norm, norms after
     "hf_hubert_base": Form("hubert", tune=True, export=True),
@@ -59,6 +65,9 @@ FORMS = {
     ),
     "hf_whisper_cropped": Form("whisper", tune=True, export=True, frames=frames_of_whisper, middle=0),
     "hf_whisper_padded": Form("whisper", frames=frames_of_whisper, middle=0),
+    "hf_parakeet_encoder": Form("parakeet_encoder", tune=True, export=True, **PARAKEET),
+    "hf_parakeet_ctc": Form("parakeet_ctc", tune=True, **PARAKEET),  # without biases
+    "hf_parakeet_tdt": Form("parakeet_tdt", **PARAKEET),  # 128 mel bins
     "wav2vec2_base": Form("wav2vec2", tune=True),
     "wav2vec2_large": Form("wav2vec2", tune=True),
     "hubert_base": Form("hubert", tune=True),

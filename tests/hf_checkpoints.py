@@ -3,15 +3,30 @@
 A form is named hf_<family>_<settings>.
 """
 
+import importlib
 from functools import partial
+from types import SimpleNamespace
 
 import torch
+import torchaudio
 
 SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48, conv_dim=(16,) * 7)
 LARGE = dict(feat_extract_norm="layer", conv_bias=True)
 WHISPER_SIZES = dict(d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48, vocab_size=30)
 WHISPER_SIZES |= dict(decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16)
 WHISPER_SIZES |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+PARAKEET_SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
+PARAKEET_SIZES |= dict(subsampling_conv_channels=16, conv_kernel_size=7)
+PARAKEET_PLAIN = dict(attention_bias=False, convolution_bias=False, scale_input=False)
+PARAKEET = {  # by the last part of a form: class in transformers, settings of the encoder, settings of what it is in
+    "encoder": ("ParakeetEncoder", {}, None),
+    "ctc": ("ParakeetForCTC", PARAKEET_PLAIN, dict(vocab_size=12, pad_token_id=11)),
+    "tdt": (
+        "ParakeetForTDT",
+        {**PARAKEET_PLAIN, "num_mel_bins": 128},
+        dict(vocab_size=12, blank_token_id=11, decoder_hidden_size=8, num_decoder_layers=1),
+    ),
+}
 CLASSES = {
     "wav2vec2": "Wav2Vec2",
     "hubert": "Hubert",
@@ -45,11 +60,21 @@ def perturb(model):
             part.running_var.uniform_(0.5, 1.5)
 
 
+def quiet_high_frequencies():
+    """Return two seconds whose high frequencies are 70 dB below the low ones, with an offset and digital silence."""
+    generator = torch.Generator().manual_seed(1)
+    wav_N = torchaudio.functional.lowpass_biquad(torch.randn(32000, generator=generator), 16000, 150.0)
+    wav_N[12000:14000] = 0.0
+    return 0.3 * wav_N + 0.1 * (torch.arange(32000) < 12000)
+
+
 def save_pretrained(form, folder):
     """A folder as transformers saves them."""
     import transformers
 
     _, family, size = form.split("_")
+    if family == "parakeet":
+        return save_parakeet(size, folder)
     settings = WHISPER_SIZES if family == "whisper" else {**SIZES, **SETTINGS[size]}
     if family == "wavlm":
         settings.update(num_buckets=32, max_bucket_distance=80)
@@ -64,10 +89,59 @@ def save_pretrained(form, folder):
     transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large).save_pretrained(folder)
 
 
+def save_parakeet(size, folder):
+    """A Parakeet encoder, alone or in a recogniser, as transformers saves it."""
+    import transformers
+
+    name, settings, outer = PARAKEET[size]
+    model_class = getattr(transformers, name)
+    sizes = {**PARAKEET_SIZES, **settings}
+    config = model_class.config_class(**sizes if outer is None else {**outer, "encoder_config": sizes})
+    model = model_class(config)
+    perturb(model)
+    model.save_pretrained(folder)
+    parakeet_extractor(sizes.get("num_mel_bins", 80)).save_pretrained(folder)
+
+
+def parakeet_extractor(num_mels):
+    """transformers' own extractor, which needs nothing of librosa but its filters; transformers has the same."""
+    from transformers.audio_utils import mel_filter_bank
+
+    theirs = importlib.import_module("transformers.models.parakeet.feature_extraction_parakeet")
+
+    def mel(sr, n_fft, n_mels, fmin, fmax, norm):
+        return mel_filter_bank(n_fft // 2 + 1, n_mels, fmin, fmax, sr, norm, "slaney").T.astype("float32")
+
+    theirs.librosa = SimpleNamespace(filters=SimpleNamespace(mel=mel))
+    return theirs.ParakeetFeatureExtractor(feature_size=num_mels)
+
+
+def load_parakeet(size, path):
+    """transformers' encoder, loaded with what it is in, and its extractor."""
+    import transformers
+
+    model = getattr(transformers, PARAKEET[size][0]).from_pretrained(path).eval()
+    encoder = getattr(model, "encoder", model)
+    return encoder, parakeet_extractor(encoder.config.num_mel_bins)
+
+
+def parakeet_states(encoder, extractor, wav, masked_T=None):
+    """The states of transformers' encoder for one waveform."""
+    inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt")
+    hook = encoder.subsampling.register_forward_hook(
+        lambda _, __, x_BTD: x_BTD if masked_T is None else x_BTD * ~masked_T[None, : x_BTD.shape[1], None]
+    )
+    hidden = encoder(**inputs, output_hidden_states=True).hidden_states
+    hook.remove()
+    return hidden
+
+
 def load_states(form, path):
     """Return a function: one waveform [N] -> transformers' states of it, with frames masked that `masked_T` marks."""
     import transformers
 
+    if form.startswith("hf_parakeet"):
+        return partial(parakeet_states, *load_parakeet(form.split("_")[2], path))
     model = transformers.AutoModel.from_pretrained(path).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
     if form.startswith("hf_whisper"):

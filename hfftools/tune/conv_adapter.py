@@ -31,17 +31,17 @@ class Config:
 
 
 class ConvAdapter(nn.Module):
-    """Compute scale * up(GELU(down(x))) over x [B, C, T]."""
+    """Compute scale * up(GELU(down(x))) over x [B, C, T], or [B, C, T, M] where the convolution goes over the bins too."""
 
-    def __init__(self, conv: nn.Conv1d, width: int, scale: float):
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d, width: int, scale: float):
         super().__init__()
-        self.down = nn.Conv1d(conv.in_channels, width, conv.kernel_size[0], conv.stride[0], conv.padding[0])
-        self.up, self.scale = nn.Conv1d(width, conv.out_channels, 1), scale
+        self.down = type(conv)(conv.in_channels, width, conv.kernel_size, conv.stride, conv.padding)  # type: ignore
+        self.up, self.scale = type(conv)(width, conv.out_channels, 1), scale
         for parameter in self.up.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        return self.scale * self.up(nn.functional.gelu(self.down(x_BCT)))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * self.up(nn.functional.gelu(self.down(x)))
 
 
 def places(config: Config) -> list[str]:
@@ -52,7 +52,7 @@ def apply(upstream: Upstream, config: Config) -> None:
     """Add an adapter in parallel to each front-end convolution, and adapters to the chosen blocks."""
     for owner, name in upstream.convolutions():
         conv = getattr(owner, name)
-        if type(conv) is not nn.Conv1d:
+        if type(conv) not in (nn.Conv1d, nn.Conv2d):
             raise UserError(f"tune 'conv_adapter': {type(conv).__name__} is no convolution that it knows")
         setattr(owner, name, graft.Beside(conv, ConvAdapter(conv, config.width, config.scale)))
     if config.block_width:

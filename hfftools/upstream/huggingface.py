@@ -190,8 +190,12 @@ def random(model_type: str, sizes: dict, name: str) -> Upstream:
     """
     family = family_of(model_type, name)
     model_class = _class(family, model_type, name)
-    try:
-        model = model_class(model_class.config_class(**{**sizes, **getattr(family, "OPTIONS", {})}))
+    config_class = model_class.config_class
+    inner = [
+        part for part in sizes.values() if isinstance(part, dict) and part.get("model_type") == config_class.model_type
+    ]
+    try:  # where the model is a part of a recogniser, config.json has its sizes further inside
+        model = model_class(config_class(**{**(inner or [sizes])[0], **getattr(family, "OPTIONS", {})}))
     except Exception as error:  # whatever type the checks of this or that size raise
         if memory.ran_out(error):
             raise
@@ -211,7 +215,13 @@ def _class(family: ModuleType, model_type: str, name: str) -> Any:
         import transformers
     except ImportError as error:
         raise UserError(f"upstream {name} needs the package transformers ({error}): pip install transformers") from None
-    return getattr(transformers, family.MODELS[model_type])
+    wanted = family.MODELS[model_type]
+    found = getattr(transformers, wanted, None)
+    require(
+        found is not None,
+        f"upstream {name}: transformers {transformers.__version__} has no {wanted}; pip install --upgrade transformers",
+    )
+    return found
 
 
 def _read_json(path: Path, name: str) -> dict:

@@ -47,7 +47,8 @@ class KaldiMel(nn.Module):
             window_S = torch.hann_window(WINDOW_SAMPLES, False, dtype=torch.float64, device=wav_BN.device) ** 0.85
             power_BTF = self.power((frames_BTS - 0.97 * before_BTS) * window_S)
             log_BTM = (power_BTF @ self.bank_FM.double()).clamp(min=FLOOR).log().float()
-            return _normalise(log_BTM, lens_B)
+            centred_BTM, var_B1M = centre(log_BTM, lens_B)
+            return centred_BTM / (var_B1M + 1e-7).sqrt()
 
     def frames(self, wav_BN: Tensor) -> Tensor:
         """Return the samples of each window, [B, T, S]."""
@@ -81,14 +82,14 @@ def _bank(num_mels: int) -> Tensor:
     return torch.minimum(rising, falling).clamp(min=0) / (points[1] - points[0])
 
 
-def _normalise(log_BTM: Tensor, lens_B: Tensor) -> Tensor:
-    """Return bins of zero mean and unit variance (divided by T - 1) over valid frames; zero beyond them."""
+def centre(log_BTM: Tensor, lens_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bins of zero mean over valid frames, zero beyond them, and their variances (divided by T - 1) [B, 1, M]."""
     valid_BT1 = valid_mask(lens_B, log_BTM.shape[1])[:, :, None]
     lens_B11 = lens_B[:, None, None]
     mean_B1M = log_BTM.masked_fill(~valid_BT1, 0.0).sum(1, keepdim=True) / lens_B11.clamp(min=1)
     centred_BTM = (log_BTM - mean_B1M).masked_fill(~valid_BT1, 0.0)
     var_B1M = centred_BTM.square().sum(1, keepdim=True) / (lens_B11 - 1).clamp(min=1)
-    return centred_BTM / (var_B1M + 1e-7).sqrt()
+    return centred_BTM, var_B1M
 
 
 class FrontEnd(nn.Module):

@@ -145,6 +145,11 @@ def test_conv_adapter_adds_a_hundredth_of_a_bottleneck_of_convolutions(upstream)
     conv = nn.Conv1d(8, 10, 3, stride=2, padding=1)
     single, x_BCT = randomise(conv_adapter.ConvAdapter(conv, 4, 0.3).double()), random(2, 8, 15)
     torch.testing.assert_close(single(x_BCT), 0.3 * adapter(x_BCT, single, 2, 1))
+    flat = randomise(conv_adapter.ConvAdapter(nn.Conv2d(8, 8, 3, 2, 1, groups=8), 4, 0.3).double())
+    x_BCTM = random(2, 8, 15, 6)  # time and bins, as Parakeet has them
+    narrow = gelu(nn.functional.conv2d(x_BCTM, flat.down.weight, flat.down.bias, 2, 1))
+    expected = torch.einsum("oc,bctm->botm", flat.up.weight[:, :, 0, 0], narrow) + flat.up.bias[:, None, None]
+    torch.testing.assert_close(flat(x_BCTM), 0.3 * expected)
     model = tuned(upstream, conv_adapter, conv_adapter.Config(width=4, block_width=5))
     for name, channels in (("conv1", 8), ("conv2", DIM)):
         x_BCT, grafted = random(2, channels, 15), getattr(model.subsample, name)

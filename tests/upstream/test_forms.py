@@ -98,7 +98,7 @@ def test_lengths_are_what_the_convolutions_give(form, models):
         assert lens[0] == model.out_lens(torch.tensor([num]))[0] == form.frames(num)
         assert states[0].shape[1] == max(1, lens[0])
     assert model.middle_samples == form.middle
-    assert model.stride_samples == 320 and model.frame_rate_hz == 50
+    assert model.stride_samples == form.stride and model.frame_rate_hz == 16000 / form.stride
 
 
 @pytest.mark.parametrize("form", FORMS)

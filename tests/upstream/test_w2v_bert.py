@@ -4,26 +4,18 @@ import shutil
 
 import pytest
 import torch
-import torchaudio
+from hf_checkpoints import quiet_high_frequencies
 
 from hfftools.log import UserError
 from hfftools.upstream.names import load_upstream
 from hfftools.upstream.w2v_bert import TracedMel
 
 
-def recording():
-    """Return two seconds whose high frequencies are 70 dB below the low ones, with an offset and digital silence."""
-    generator = torch.Generator().manual_seed(1)
-    wav_N = torchaudio.functional.lowpass_biquad(torch.randn(32000, generator=generator), 16000, 150.0)
-    wav_N[12000:14000] = 0.0
-    return 0.3 * wav_N + 0.1 * (torch.arange(32000) < 12000)
-
-
 @pytest.mark.parametrize("traced", [False, True])
 def test_its_log_mel_is_the_extractor_s(traced, saved, spelled):
     from transformers import AutoFeatureExtractor
 
-    mel, wav_N = load_upstream(spelled("hf_wav2vec2bert_shaw")).front.mel, recording()
+    mel, wav_N = load_upstream(spelled("hf_wav2vec2bert_shaw")).front.mel, quiet_high_frequencies()
     if traced:
         mel.__class__ = TracedMel
     extractor = AutoFeatureExtractor.from_pretrained(saved("hf_wav2vec2bert_shaw"))
