@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from functools import lru_cache
@@ -20,6 +21,7 @@ LEAD_S = 1.0  # decoded before a segment and dropped: MP3 and Opus need what cam
 LONG_S = 3600.0  # from this length on, the end is decoded first
 MOST_FRAMES = 2**48
 RATES_HZ = 1000, 768_000  # beyond these a header is damaged
+_CONTROL = re.compile("[\0-\x1f\x7f]")
 END_S = 0.05  # decoded at the end of each stream, to see whether the header's length is there
 # of recordings that libsndfile does not read
 OTHER_SUFFIXES = (
@@ -113,8 +115,9 @@ class Sound:
 
 
 def display(path: Path | str) -> str:
-    """Return a path as text; bytes of its name that are not UTF-8 are shown as \\xe9."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return a path as text of one line; bytes of its name that are not UTF-8 are shown as \\xe9, a line break as \\n."""
+    name = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], name)
 
 
 def how_to_convert(path: Path) -> str:

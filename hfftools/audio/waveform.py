@@ -19,6 +19,7 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus")  # of the files that are l
 # the mean of the channels has this share of their power, or less, where they cancel each other; of unrelated channels
 # it has one part in their number
 CANCELLED, AUDIBLE = 0.02, 1e-7
+LOUDEST = 1e10  # float files may hold 32-bit integers unscaled, up to 2e9; the squares of far larger values overflow
 
 
 def is_command(source: str) -> bool:
@@ -66,25 +67,32 @@ def load(source: str, start_s: float = 0.0, end_s: float | None = None) -> np.nd
     """Return samples of [start_s, end_s) as float32 [N], channels averaged, resampled to 16 kHz; no `end_s`: to the end.
 
     Raise UserError if the file is missing, empty, cut short, cannot be decoded, ends before the segment does, or
-    holds values that are not finite.
+    holds values that are no sound, or the segment holds no sample.
     """
     with decoder.open_source(source) as sound:
         rate_hz = sound.rate_hz
         start = round(start_s * rate_hz)
         wanted = (round(end_s * rate_hz) if end_s is not None else sound.frames) - start
-        if start >= sound.frames:
-            raise UserError(
-                f"audio {source}: no samples between {start_s} s and {end_s or 'the end'}; drop the utterance"
-            )
-        samples = _mix(sound.read(start, wanted), source)
+        if start >= sound.frames or wanted < 1:
+            end = "the end" if end_s is None else f"{end_s} s"
+            raise UserError(f"audio {source}: no samples between {start_s} s and {end}; drop the utterance")
+        samples = _mix(_finite(sound.read(start, wanted), source), source)
     if wanted - len(samples) > SPARE_S * rate_hz:
         raise UserError(
             f"audio {source}: {wanted / rate_hz:.2f} s wanted from {start_s} s on, only "
             f"{len(samples) / rate_hz:.2f} s there; its segment is too long"
         )
-    if not np.isfinite(samples).all():
-        raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it or drop the utterance")
     return samples if rate_hz == RATE_HZ else _resample(samples, rate_hz)
+
+
+def _finite(samples_NC: np.ndarray, source: str) -> np.ndarray:
+    """Return the samples; raise UserError where some are NaN, infinite or far beyond any loudness."""
+    if not (np.abs(samples_NC) <= LOUDEST).all():
+        raise UserError(
+            f"audio {source}: holds samples that are not finite numbers, or beyond {LOUDEST:g}; "
+            "replace it or drop the utterance"
+        )
+    return samples_NC
 
 
 def _mix(samples_NC: np.ndarray, source: str) -> np.ndarray:
@@ -110,7 +118,7 @@ def blocks(given: Path | BinaryIO, source: str, block_s: int = 30, channel: int 
     They are the mean of the channels, or the one of that number, counted from 1.
 
     The blocks put together equal the recording resampled at once. A path is never taken for a command. Raise
-    UserError if it cannot be opened or decoded, or holds values that are not finite.
+    UserError if it cannot be opened or decoded, or holds values that are no sound.
     """
     with decoder.open_file(given, source) as sound:
         rate_hz = sound.rate_hz
@@ -119,9 +127,8 @@ def blocks(given: Path | BinaryIO, source: str, block_s: int = 30, channel: int 
         before = ahead = np.zeros(0, np.float32)  # the second before the block, which resampling looks at; the block
         for start in count(0, block_s * rate_hz):
             read_NC = sound.read(start, block_s * rate_hz)
-            read = _mix(read_NC, source) if channel is None else read_NC[:, channel - 1]
-            if not np.isfinite(read).all():
-                raise UserError(f"audio {source}: holds samples that are not finite numbers; replace it")
+            chosen_NC = read_NC if channel is None else read_NC[:, channel - 1 : channel]
+            read = _mix(_finite(chosen_NC, source), source)
             if len(ahead):
                 yield _resample_between(before, ahead, read[:rate_hz], rate_hz)
             if len(read) == 0:

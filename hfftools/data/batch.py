@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from hfftools import memory
-from hfftools.audio import waveform
+from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.data.perturb import Perturb
 from hfftools.log import UserError
@@ -175,7 +175,7 @@ class Speech(Dataset):
         utt = self.utterances[index]
         if self.cache is not None:
             return index, {k: torch.from_numpy(h) for k, h in self.cache.read(utt.id, self.layers).items()}
-        samples = waveform.load(utt.source, utt.start_s, utt.end_s)
+        samples = datadir.load(utt)
         return index, torch.from_numpy(self.perturb(samples, utt.id, self.epoch) if self.perturb else samples)
 
     def collate(self, items: list[tuple[int, Any]]) -> Batch:

@@ -8,7 +8,10 @@ from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+
 from hfftools.audio import waveform
+from hfftools.audio.stream import SPARE_S
 from hfftools.data.table import read_table, write_table
 from hfftools.log import UserError, progress
 
@@ -126,6 +129,18 @@ def parse_seconds(directory: Path, utt: str, value: str) -> float:
     if not is_positive(value):
         raise UserError(f"{directory}/utt2dur: '{utt} {value}' is not a number of seconds above 0")
     return float(value)
+
+
+def load(utterance: Utterance) -> np.ndarray:
+    """Return an utterance's samples [N] at 16 kHz; raise UserError unless they last as long as the directory says."""
+    samples = waveform.load(utterance.source, utterance.start_s, utterance.end_s)
+    there_s = len(samples) / waveform.RATE_HZ
+    if abs(there_s - utterance.duration_s) > SPARE_S:
+        raise UserError(
+            f"utterance '{utterance.id}': its data directory says {utterance.duration_s:g} s, but {there_s:.2f} s of "
+            f"audio are there, in {utterance.source}; run utils/fix_data_dir.sh on the directory, which corrects utt2dur"
+        )
+    return samples
 
 
 def is_positive(value: str) -> bool:

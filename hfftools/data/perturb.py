@@ -117,7 +117,7 @@ def _copy(utt: Utterance, factor: float, folder: Path) -> Utterance:
     path = folder / f"{prefix}{utt.id}.flac"
     original = Path(utt.source)
     if not (path.exists() and original.is_file() and path.stat().st_mtime > original.stat().st_mtime):
-        waveform.save(path, at_speed(waveform.load(utt.source, utt.start_s, utt.end_s), factor))
+        waveform.save(path, at_speed(datadir.load(utt), factor))
     source, seconds = str(path.resolve()), waveform.duration_s(str(path))
     return replace(
         utt,

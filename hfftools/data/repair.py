@@ -90,7 +90,8 @@ def _correct_lengths(
                 if "utt2num_samples" in tables:
                     tables["utt2num_samples"][utt] = str(round(seconds * waveform.RATE_HZ))
     if beyond:
-        log.info(f"{directory}/segments: {len(beyond)} segments end after their recordings, first {beyond[0]}; dropped")
+        count = f"{len(beyond)} segments cannot be cut from their recordings"
+        log.info(f"{directory}/segments: {count}, first {beyond[0]}; dropped")
     return left
 
 

@@ -137,5 +137,8 @@ def faults_of_length(span: Span, length_s: float, duration: str | None) -> Itera
         yield "segments", f"is from {start_s} s to {end}, but recording '{recording}' ends at {length_s:.2f} s"
         return
     there_s = (length_s if end_s is None else end_s) - start_s
+    if there_s * waveform.RATE_HZ < 1:
+        yield "segments", f"is from {start_s} s to {end_s} s, which is less than a sample"
+        return
     if duration is not None and abs(float(duration) - there_s) > SPARE_S:
         yield "utt2dur", f"has {duration} s, but {there_s:.2f} s of audio are there"

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os.path import realpath
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -75,7 +76,8 @@ def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: 
 
     `words` are files, folders, which are searched, and `-` for standard input. A recording that cannot be read is named in a
     line of the log and has no text; the others are transcribed. Raises UserError for what is wrong before any of them is
-    opened: no experiment, a word that names nothing, two recordings with one output file.
+    opened: no experiment, a word that names nothing, two recordings with one output file, an output file that is there
+    next to its recording.
     """
     recordings = find(words)
     _refuse_collisions(recordings, options)
@@ -138,6 +140,13 @@ def _refuse_collisions(recordings: list[Recording], options: Options) -> None:
         other = stems.setdefault(recording.stem, recording.name)
         if other is not recording.name:
             raise UserError(f"{other} and {recording.name} would both be written to {recording.stem} in {options.out}")
+        text = _text_file(recording, options)
+        next_to_it = recording.path is not None and realpath(text.parent) == realpath(recording.path.parent)
+        if next_to_it and text.exists():
+            raise UserError(
+                f"{text} is there already, next to its recording, and may be a transcript of yours; give another --out, "
+                "or remove it"
+            )
 
 
 def _pools(recordings: list[Recording], options: Options, pool_s: float) -> Iterator[list[tuple[Recording, Piece]]]:
@@ -201,6 +210,11 @@ def _write(recording: Recording, options: Options) -> None:
     if options.out is None:
         put_out(text)
     else:
-        ending = {"text": "txt"}.get(options.form, options.form)
-        write_text(options.out / f"{recording.stem}.{ending}", text)
+        write_text(_text_file(recording, options), text)
     recording.segments.clear()
+
+
+def _text_file(recording: Recording, options: Options) -> Path:
+    """Return the file that a recording's text is written to, where there is an output folder."""
+    ending = {"text": "txt"}.get(options.form, options.form)
+    return (options.out or Path()) / f"{recording.stem}.{ending}"

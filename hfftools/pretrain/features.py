@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hfftools.audio import waveform
 from hfftools.data import datadir
 from hfftools.data.inputs import of_set
 from hfftools.disk import alone
@@ -100,7 +99,7 @@ def _compute(utterances: list[datadir.Utterance], digests: dict[str, str], index
     logmel = LogMel()
 
     def mel(utt: datadir.Utterance) -> np.ndarray:
-        wav_BN = torch.from_numpy(waveform.load(utt.source, utt.start_s, utt.end_s))[None]
+        wav_BN = torch.from_numpy(datadir.load(utt))[None]
         return logmel(wav_BN, torch.tensor([wav_BN.shape[1]]))[0][0].numpy().astype(np.float16)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

@@ -72,7 +72,7 @@ def broken(folder):
     soundfile.write(folder / "good.flac", good, 16000)
     soundfile.write(folder / "good.mp3", good, 16000)
     soundfile.write(folder / "zero.wav", good[:0], 16000)
-    for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf)):
+    for name, value in (("nan.wav", np.nan), ("inf.wav", np.inf), ("huge.wav", -1e30)):
         bad = good.copy()
         bad[1000] = value
         soundfile.write(folder / name, bad, 16000, subtype="FLOAT")
@@ -89,6 +89,7 @@ def broken(folder):
         "zero.wav": "no samples",
         "nan.wav": "not finite",
         "inf.wav": "not finite",
+        "huge.wav": "not finite numbers, or beyond 1e+10",
         "empty.wav": "empty",
         "text.wav": "cannot be decoded",
         "noise.mp3": "cannot be decoded",
@@ -114,6 +115,8 @@ def test_segments_outside_the_recording_are_refused(tmp_path):
     soundfile.write(path, tone(16000), 16000)
     with pytest.raises(UserError, match="no samples between 3.0"):
         waveform.load(path, 3.0, 4.0)
+    with pytest.raises(UserError, match="no samples between 0.5 s and 0.50001 s"):
+        waveform.load(path, 0.5, 0.50001)
     with pytest.raises(UserError, match="segment is too long"):
         waveform.load(path, 1.0, 3.0)
     # rounding in a segments file is no fault

@@ -121,6 +121,7 @@ def test_fixing_twice_changes_nothing_more(folder, harm, words, left):
         ("rec 0.3 end", "is not `utt recording start end`"),
         ("tape 0.1 0.2", "recording 'tape' of 'bob-1' is missing from wav.scp"),
         ("rec 0.1 1.6", "'bob-1' is from 0.1 s to 1.6 s, but recording 'rec' ends at 0.50 s"),
+        ("rec 0.1 0.10001", "'bob-1' is from 0.1 s to 0.10001 s, which is less than a sample"),
         ("rec 1.6 -1", "'bob-1' is from 1.6 s to the end, but recording 'rec' ends at 0.50 s"),
     ],
 )
@@ -131,7 +132,7 @@ def test_bad_segments_are_named_and_dropped(tmp_path, line, words, spoken):
     write_table(folder / "wav.scp", {"rec": source, "unused": source})
     write_table(folder / "segments", {"ann-1": "rec 0.1 0.2", "bob-1": line})
     # what a segment is measured by, its recording, is not opened each time a set is read
-    for check in (validate,) if "ends at" in words else (validate, datadir.read):
+    for check in (validate,) if "ends at" in words or "less than" in words else (validate, datadir.read):
         with pytest.raises(UserError, match=f"{folder}/segments: .*{words}"):
             check(folder)
     assert repair.fix(folder) == (1, 2)

@@ -120,7 +120,7 @@ def test_segments_in_python_are_those_of_the_command(trained, speech, tmp_path):
 
 
 def test_empty_silent_and_very_short_recordings_have_no_text(trained, tmp_path):
-    for name, samples in (("empty", 0), ("short", 5), ("silent", 48000)):
+    for name, samples in (("empty", 0), ("short\nname", 5), ("silent", 48000)):
         waveform.save(tmp_path / f"{name}.wav", np.zeros(samples, np.float32))
     waveform.save(tmp_path / "click.wav", np.full(3, 0.5, np.float32))
     done = command(trained, tmp_path, "device=cpu", text=True)
@@ -161,6 +161,12 @@ def test_what_is_wrong_before_the_start_is_said_at_once(trained, tmp_path):
         if what:
             with pytest.raises(UserError, match=what):
                 transcribe.transcribe(trained, given, [], options)
+    (tmp_path / "a.txt").write_text("a transcript of the user\n")
+    (tmp_path / "link").symlink_to(".")
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(UserError, match="a.txt is there already, next to its recording"):
+            transcribe.transcribe(trained, [str(tmp_path / "a.wav")], [], Options(out=out))
+    assert (tmp_path / "a.txt").read_text() == "a transcript of the user\n"
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match="nothing: no recordings in it"):
         transcribe.transcribe(trained, [str(tmp_path / "nothing")], [], Options())
