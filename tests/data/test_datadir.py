@@ -154,7 +154,9 @@ def test_audio_of_another_length_than_the_directory_says_is_refused(tmp_path):
     waveform.save(tmp_path / "a.wav", np.zeros(16000, np.float32))
     for said_s, start_s, end_s in ((0.01, 0.0, None), (1e300, 0.0, None), (1.0, 0.5, None), (0.1, 0.0, 0.5)):
         utterance = Utterance("a", "a", str(tmp_path / "a.wav"), "x", start_s, end_s, said_s)
-        with pytest.raises(UserError, match=r"'a': its data directory says .* s, but .*a\.wav; run utils/fix_data_dir.sh"):
+        with pytest.raises(
+            UserError, match=r"'a': its data directory says .* s, but .*a\.wav; run utils/fix_data_dir.sh"
+        ):
             datadir.load(utterance)
     rounded = Utterance("a", "a", str(tmp_path / "a.wav"), "x", 0.25, None, 0.8)  # what rounding does is no fault
     assert len(datadir.load(rounded)) == 12000
