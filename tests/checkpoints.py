@@ -42,6 +42,7 @@ class Form(NamedTuple):
     near: float = 1e-5  # how far its states may be from its package's: log-mel of noise comes out with larger rounding
 
 
+MOONSHINE = dict(frames=frames_of_convs(895, 384), stride=384, middle=447.5)
 PARAKEET = dict(frames=frames_of_parakeet, stride=1280, middle=0, blocks=MacaronBlock)
 FORMS = {
     "hf_wav2vec2_base": Form("wav2vec2", export=True),  # base: group norm, norms after
@@ -65,6 +66,8 @@ FORMS = {
     ),
     "hf_whisper_cropped": Form("whisper", tune=True, export=True, frames=frames_of_whisper, middle=0),
     "hf_whisper_padded": Form("whisper", frames=frames_of_whisper, middle=0),
+    "hf_moonshine_partial": Form("moonshine", tune=True, export=True, **MOONSHINE),
+    "hf_moonshine_whole": Form("moonshine", **MOONSHINE),
     "hf_parakeet_encoder": Form("parakeet_encoder", tune=True, export=True, **PARAKEET),
     "hf_parakeet_ctc": Form("parakeet_ctc", tune=True, **PARAKEET),  # without biases
     "hf_parakeet_tdt": Form("parakeet_tdt", **PARAKEET),  # 128 mel bins

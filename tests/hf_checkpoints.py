@@ -15,6 +15,10 @@ LARGE = dict(feat_extract_norm="layer", conv_bias=True)
 WHISPER_SIZES = dict(d_model=32, encoder_layers=3, encoder_attention_heads=4, encoder_ffn_dim=48, vocab_size=30)
 WHISPER_SIZES |= dict(decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=16)
 WHISPER_SIZES |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+MOONSHINE_SIZES = dict(hidden_size=32, intermediate_size=48, vocab_size=30)
+MOONSHINE_SIZES |= dict(encoder_num_hidden_layers=3, encoder_num_attention_heads=4)
+MOONSHINE_SIZES |= dict(decoder_num_hidden_layers=1, decoder_num_attention_heads=2)
+OWN_SIZES = {"whisper": WHISPER_SIZES, "moonshine": MOONSHINE_SIZES}
 PARAKEET_SIZES = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
 PARAKEET_SIZES |= dict(subsampling_conv_channels=16, conv_kernel_size=7)
 PARAKEET_PLAIN = dict(attention_bias=False, convolution_bias=False, scale_input=False)
@@ -36,6 +40,7 @@ CLASSES = {
     "data2vec": "Data2VecAudio",
     "wav2vec2conformer": "Wav2Vec2Conformer",
     "whisper": "Whisper",
+    "moonshine": "Moonshine",
     "wav2vec2bert": "Wav2Vec2Bert",
 }
 EXTRACTORS = {"whisper": "WhisperFeatureExtractor", "wav2vec2bert": "SeamlessM4TFeatureExtractor"}  # of features
@@ -46,6 +51,8 @@ SETTINGS = {  # of transformers' models, by the last part of a form
     "rel": {**LARGE, "position_embeddings_type": "relative", "conv_depthwise_kernel_size": 7},
     "rot": {"position_embeddings_type": "rotary", "conv_depthwise_kernel_size": 7, "hidden_act": "swish"},
     "shaw": {"left_max_position_embeddings": 5, "right_max_position_embeddings": 3, "conv_depthwise_kernel_size": 7},
+    "partial": {"partial_rotary_factor": 0.62},  # of the 4 pairs of a head, 2 are turned
+    "whole": {"partial_rotary_factor": 1.0, "pad_head_dim_to_multiple_of": 16, "attention_bias": True},
     "none": {**LARGE, "position_embeddings_type": None, "conv_depthwise_kernel_size": 7},
 }
 
@@ -75,7 +82,7 @@ def save_pretrained(form, folder):
     _, family, size = form.split("_")
     if family == "parakeet":
         return save_parakeet(size, folder)
-    settings = WHISPER_SIZES if family == "whisper" else {**SIZES, **SETTINGS[size]}
+    settings = {**OWN_SIZES.get(family, SIZES), **SETTINGS.get(size, {})}
     if family == "wavlm":
         settings.update(num_buckets=32, max_bucket_distance=80)
     model_class = getattr(transformers, f"{CLASSES[family]}Model")
@@ -85,7 +92,7 @@ def save_pretrained(form, folder):
     if family in EXTRACTORS:
         getattr(transformers, EXTRACTORS[family])().save_pretrained(folder)
         return
-    large = family == "data2vec" or settings.get("feat_extract_norm") == "layer"
+    large = family == "data2vec" or size == "whole" or settings.get("feat_extract_norm") == "layer"
     transformers.Wav2Vec2FeatureExtractor(do_normalize=large, return_attention_mask=large).save_pretrained(folder)
 
 
@@ -125,11 +132,11 @@ def load_parakeet(size, path):
     return encoder, parakeet_extractor(encoder.config.num_mel_bins)
 
 
-def parakeet_states(encoder, extractor, wav, masked_T=None):
-    """The states of transformers' encoder for one waveform."""
+def encoder_states(encoder, extractor, front, channels, wav, masked_T=None):
+    """The states of transformers' encoder for one waveform; `front` puts out frames, with `channels` as this axis."""
     inputs = extractor(wav.numpy(), sampling_rate=16000, return_tensors="pt")
-    hook = encoder.subsampling.register_forward_hook(
-        lambda _, __, x_BTD: x_BTD if masked_T is None else x_BTD * ~masked_T[None, : x_BTD.shape[1], None]
+    hook = front.register_forward_hook(
+        lambda _, __, x: x if masked_T is None else x * ~masked_T[: x.shape[3 - channels]].unsqueeze(channels - 1)
     )
     hidden = encoder(**inputs, output_hidden_states=True).hidden_states
     hook.remove()
@@ -141,9 +148,12 @@ def load_states(form, path):
     import transformers
 
     if form.startswith("hf_parakeet"):
-        return partial(parakeet_states, *load_parakeet(form.split("_")[2], path))
+        encoder, extractor = load_parakeet(form.split("_")[2], path)
+        return partial(encoder_states, encoder, extractor, encoder.subsampling, 2)
     model = transformers.AutoModel.from_pretrained(path).eval()
     extractor = transformers.AutoFeatureExtractor.from_pretrained(path)
+    if form.startswith("hf_moonshine"):
+        return partial(encoder_states, model.encoder, extractor, model.encoder.conv3, 1)
     if form.startswith("hf_whisper"):
         return partial(whisper_states, model.encoder, extractor, form.endswith("_padded"))
 

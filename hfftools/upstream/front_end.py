@@ -13,11 +13,14 @@ from hfftools.nn.mask import conv_out_len, valid_mask
 
 
 class ConvLayer(nn.Module):
-    """Unpadded convolution, no norm, layer norm over channels or group norm over time, activation."""
+    """Unpadded convolution, no norm, layer norm over channels or group norm over time, activation.
 
-    def __init__(self, conv: nn.Conv1d, norm: nn.Module | None, activation: nn.Module):
+    `before` is an activation between convolution and norm, where there is one.
+    """
+
+    def __init__(self, conv: nn.Conv1d, norm: nn.Module | None, activation: nn.Module, before: nn.Module | None = None):
         super().__init__()
-        self.conv, self.norm, self.activation = conv, norm, activation
+        self.conv, self.norm, self.activation, self.before = conv, norm, activation, before or nn.Identity()
         self.kernel, self.stride = conv.kernel_size[0], conv.stride[0]
 
     def out_lens(self, lens_B: Tensor) -> Tensor:
@@ -25,7 +28,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, x_BCT: Tensor, lens_B: Tensor) -> Tensor:
         """Return the output [B, C', T']; `lens_B` counts its valid steps."""
-        x_BCT = self.conv(x_BCT)
+        x_BCT = self.before(self.conv(x_BCT))
         if isinstance(self.norm, nn.GroupNorm):  # statistics over time, so over the valid steps of each; one has none
             steps = x_BCT.shape[2]
             rows = [self.norm(row[None, :, : max(n, 2)]) for row, n in zip(x_BCT, lens_B.tolist())]

@@ -48,7 +48,7 @@ class GroupedLayer(ConvLayer):
     def forward(self, x_BCT: Tensor, lens_B: Tensor) -> Tensor:
         if not isinstance(self.norm, nn.GroupNorm):
             return super().forward(x_BCT, lens_B)
-        x_BCT, norm = self.conv(x_BCT), self.norm
+        x_BCT, norm = self.before(self.conv(x_BCT)), self.norm
         steps_B = lens_B.clamp(min=2)
         valid_B11T = valid_mask(steps_B, x_BCT.shape[2])[:, None, None]
         x_BGcT = x_BCT.unflatten(1, (norm.num_groups, -1))

@@ -40,6 +40,7 @@ TUNES = {name: small(name) for name in plugin_names("tune") if name != "frozen"}
     "prefix_shared": ["tune.name=prefix", "tune.length=3", "tune.shared=true"],
 }
 NORM_FIRST = ("wav2vec2_large", "wavlm_large", "hf_wav2vec2_large", "hf_wav2vec2_mms", "hf_whisper_cropped")
+NORM_FIRST += ("hf_moonshine_partial",)
 CHANGES_AT_FIRST = {  # their docstrings say why
     "prefix": FORMS,
     "prefix_shared": FORMS,

@@ -16,7 +16,7 @@ from hfftools.upstream.transformer import DistanceBias
 
 FORMS = [name for name, form in checkpoints.FORMS.items() if form.states]
 HF_FORMS = [form for form in FORMS if form.startswith("hf_")]
-LENS = (6543, 16000, 4801, 561)  # samples; frames of most 20, 49, 14, 1
+LENS = (6543, 16000, 4801, 561)  # samples; frames of most 20, 49, 14, 1; of Moonshine's 15, 40, 11, 0
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,8 @@ def test_every_family_has_a_form():
 def test_states_equal_theirs(form, models, theirs, wavs):
     model, their_states = models(form), theirs(form)
     for wav in wavs:  # one alone and unpadded, where theirs are right
+        if not checkpoints.FORMS[form].frames(len(wav)):
+            continue  # too short for theirs
         with torch.no_grad():
             expected = their_states(wav)
             states, lens = model(wav[None], torch.tensor([len(wav)]), model.all_layers)
@@ -86,7 +88,7 @@ def test_padding_changes_no_valid_frame(form, models, wavs):
             solo, (frames,) = model(wav[None], torch.tensor([len(wav)]), model.all_layers)
             assert frames == lens[row]
             for layer, h in solo.items():
-                assert (h[0, :frames] - states[layer][row, :frames]).abs().max() < 1e-4, (row, layer)
+                assert ((h[0, :frames] - states[layer][row, :frames]).abs() < 1e-4).all(), (row, layer)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -148,7 +150,7 @@ def test_autocast_and_copies(form, models, wavs):
     for layer, h in states.items():
         assert torch.equal(h, again[layer])
         for row, frames in enumerate(lens):
-            assert (h - rough[layer])[row, :frames].abs().mean() < 0.1 * h[row, :frames].abs().mean()
+            assert (h - rough[layer])[row, :frames].abs().sum() <= 0.1 * h[row, :frames].abs().sum()
 
 
 @pytest.mark.parametrize("form", ["wav2vec2_base", "wav2vec2conformer_rope", "hf_wav2vec2conformer_rel"])

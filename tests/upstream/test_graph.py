@@ -12,6 +12,8 @@ from hfftools.upstream.names import load_upstream
 STAND_INS = {
     "hff_tiny": DftMel,
     "hf_wav2vec2_base": GroupedLayer,
+    "hf_moonshine_partial": GroupedLayer,
+    "hf_parakeet_encoder": IndexedAttention,
     "hf_wavlm_large": IndexedBias,
     "hf_wav2vec2conformer_rel": IndexedAttention,
     "wavlm_base": IndexedBias,
