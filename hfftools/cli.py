@@ -3,9 +3,11 @@
 import argparse
 import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 
 from hfftools import __version__, memory
@@ -83,6 +85,7 @@ def packaged_names(kind: str) -> str:
 def run_main(main: Callable[[], None]) -> None:
     """Run a command's `main`: a UserError or a broken file becomes one line on standard error and exit code 1."""
     name = Path(sys.argv[0]).name
+    _open_streams(name)
     try:
         main()
         sys.stdout.flush()
@@ -101,6 +104,25 @@ def run_main(main: Callable[[], None]) -> None:
             raise
         _log_to_files(message)
         sys.exit(f"{name}: error: {message}")
+
+
+def _open_streams(name: str) -> None:
+    """Give the command standard streams that it can use: /dev/null for those that are closed, and UTF-8 for its output.
+
+    A file that is opened later would otherwise get the number of a closed one, and what other libraries print to it. End
+    with an error where standard output is closed, for what the command prints is its result.
+    """
+    while (file := os.open(os.devnull, os.O_RDWR)) <= 2:  # the system gives the lowest free number
+        os.set_inheritable(file, True)
+    os.close(file)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8")
+    if sys.stdout is None:
+        sys.exit(f"{name}: error: standard output is closed; send it to a file or, if nobody needs it, to /dev/null")
+    if isinstance(sys.stdout, TextIOWrapper):  # a test may have replaced it
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _place_and_reason(error: OSError) -> str:

@@ -57,6 +57,11 @@ def at_least(part: Any, low: float, *names: str) -> None:
             raise OptionError(f"{name}: {value} is below {low}; give {low} or more")
 
 
+def check_seed(part: Any) -> None:
+    """Raise OptionError unless the option `seed` of the dataclass `part` is one that torch and numpy both take."""
+    between(part, 0, 2**63 - 1, "seed")
+
+
 def above(part: Any, low: float, *names: str) -> None:
     """Raise OptionError unless each option in `names` of the dataclass `part` is more than `low`."""
     for name in names:

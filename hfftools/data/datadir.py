@@ -12,7 +12,7 @@ import numpy as np
 
 from hfftools.audio import waveform
 from hfftools.audio.stream import SPARE_S
-from hfftools.data.table import read_table, write_table
+from hfftools.data.table import listed, read_table, write_table
 from hfftools.log import UserError, progress
 
 PER_UTTERANCE = ("text", "utt2spk", "utt2dur", "utt2num_samples", "segments", "feats.scp")
@@ -66,12 +66,12 @@ def read(directory: Path | str, need_text: bool = True, reference: str = "text")
 
 def _optional(directory: Path, name: str, value_required: bool = True) -> dict[str, str] | None:
     """Return the table of a file that a data directory may lack; None where it does."""
-    return read_table(directory / name, value_required) if (directory / name).exists() else None
+    return read_table(directory / name, value_required) if listed(directory, name) else None
 
 
 def _base(directory: Path) -> str:
     """Return the name of the file that lists the utterances."""
-    return "segments" if (directory / "segments").exists() else "wav.scp"
+    return "segments" if listed(directory, "segments") else "wav.scp"
 
 
 def read_spans(directory: Path, wavs: dict[str, str]) -> dict[str, tuple[str, float, float | None]]:

@@ -19,6 +19,7 @@ from hfftools.audio.command import threads
 from hfftools.config import between
 from hfftools.data import datadir, noise
 from hfftools.data.datadir import Utterance
+from hfftools.data.inputs import of_set
 from hfftools.log import UserError, log, progress, require
 
 
@@ -92,8 +93,9 @@ def _check_speeds(speeds: list[float], option: str) -> None:
 def speed(source: Path, out: Path, speeds: list[float]) -> int:
     """Write every utterance of `source` at each of `speeds` to `out`; return the number of utterances written.
 
-    A copy gets a new speaker name, `sp0.9-<speaker>`; speed 1 keeps its audio file and names. Existing copies that are
-    newer than their source are reused. Raise UserError for a speed outside 0.5 to 2.
+    A copy gets a new speaker name, `sp0.9-<speaker>`; speed 1 keeps its audio file and names. The name of a copy's file
+    has digests of what it was made from; copies of the same content are used again. Raise UserError for a speed outside
+    0.5 to 2.
     """
     _check_speeds(speeds, "--speeds")
     if out.resolve() == source.resolve():
@@ -114,9 +116,9 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
 
 def _copy(utt: Utterance, factor: float, folder: Path) -> Utterance:
     prefix = f"sp{factor:g}-"
-    path = folder / f"{prefix}{utt.id}.flac"
-    original = Path(utt.source)
-    if not (path.exists() and original.is_file() and path.stat().st_mtime > original.stat().st_mtime):
+    contents = [digest for part, digest in of_set("copy", [utt], text=False).items() if part != "copy"]
+    path = folder / f"{prefix}{utt.id.replace('/', '_')}-{''.join(contents)}.flac"
+    if not path.exists():
         waveform.save(path, at_speed(datadir.load(utt), factor))
     source, seconds = str(path.resolve()), waveform.duration_s(str(path))
     return replace(

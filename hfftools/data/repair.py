@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hfftools.audio import waveform
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, is_positive, parse_span
-from hfftools.data.table import format_table, read_loosely, read_table
+from hfftools.data.table import format_table, listed, read_loosely, read_table
 from hfftools.data.validation import Table, faults_of_length, lengths_s
 from hfftools.expdir import write_aside, write_text
 from hfftools.log import UserError, log
@@ -22,7 +22,7 @@ def fix(directory: Path | str, texts: dict[str, str] | None = None) -> tuple[int
     directory = Path(directory)
     if not (directory / "wav.scp").exists():
         raise UserError(f"{directory}/wav.scp is missing; there is nothing to fix")
-    tables = {name: read_loosely(directory / name) for name in FILES if (directory / name).exists()}
+    tables = {name: read_loosely(directory / name) for name in FILES if listed(directory, name)}
     if texts is not None:
         tables["text"] = texts
     speaker_lists = tables.pop("spk2utt", {})
@@ -129,7 +129,7 @@ def _usable(name: str, value: str, wavs: dict[str, str]) -> bool:
 
 def _replace(directory: Path, texts: dict[str, str]) -> None:
     """Write the files that changed; if any did, first copy all current files to .backup/."""
-    old = {name: (directory / name).read_bytes() for name in FILES if (directory / name).exists()}
+    old = {name: (directory / name).read_bytes() for name in FILES if listed(directory, name)}
     changed = [name for name, text in texts.items() if old.get(name) != text.encode()]
     if changed:
         for name in old:

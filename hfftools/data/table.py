@@ -3,6 +3,7 @@
 Python sorts strings by code point, which is the same order as sorting UTF-8 bytes (`LC_ALL=C sort`).
 """
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,11 @@ from hfftools.log import UserError, log
 from hfftools.textfile import read_lines
 
 _GAP = re.compile("[ \t]+")  # the only separators of key and value: a path may contain a no-break space
+
+
+def listed(folder: Path, name: str) -> bool:
+    """Return whether a folder has a file of that name, even as a link whose target is gone, which reading then names."""
+    return os.path.lexists(folder / name)
 
 
 def read_table(path: Path, value_required: bool = True) -> dict[str, str]:

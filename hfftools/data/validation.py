@@ -7,7 +7,7 @@ from pathlib import Path
 from hfftools.audio import waveform
 from hfftools.audio.stream import SPARE_S
 from hfftools.data.datadir import FILES, PER_UTTERANCE, by_speaker, check_ids, parse_seconds, read_spans
-from hfftools.data.table import read_table
+from hfftools.data.table import listed, read_table
 from hfftools.log import UserError
 
 Table = dict[str, str]
@@ -19,7 +19,7 @@ def validate(directory: Path | str, need_text: bool = True) -> int:
     """Check a data directory as Kaldi's validate_data_dir.sh does; return the number of utterances or raise UserError."""
     directory = Path(directory)
     _check_files(directory, need_text)
-    tables = {name: read_table(directory / name, name != "text") for name in FILES if (directory / name).exists()}
+    tables = {name: read_table(directory / name, name != "text") for name in FILES if listed(directory, name)}
     for name, table in tables.items():
         _check_order(directory, name, table)
     spans = read_spans(directory, tables["wav.scp"])

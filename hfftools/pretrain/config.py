@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfftools.config import above, at_least, between
+from hfftools.config import above, at_least, between, check_seed
 from hfftools.nn.precision import check_bf16
 from hfftools.upstream.conformer import EncoderConfig
 
@@ -37,7 +37,8 @@ class Config:
 
     def __post_init__(self):
         at_least(self, 1, "steps", "mask_frames", "log_steps", "save_steps")
-        at_least(self, 0, "seed", "weight_decay", "threads", "minutes")
+        at_least(self, 0, "weight_decay", "threads", "minutes")
+        check_seed(self)
         above(self, 0, "lr", "clip", "batch_seconds", "crop_seconds")
         between(self, 0, 1, "mask_prob", "alpha", "warmup")
         check_bf16(self.bf16, "bf16")

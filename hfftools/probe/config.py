@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfftools.config import OptionError, above, at_least
+from hfftools.config import OptionError, above, at_least, check_seed
 from hfftools.nn.heads import check_head
 
 PARTS = ("asr", "phone", "speaker", "similarity", "geometry")
@@ -43,5 +43,6 @@ class Config:
         at_least(self, 1, "epochs")
         above(self, 0, "lr", "batch_seconds", "clip")
         at_least(self, 2, "frames", "clusters")
-        at_least(self, 0, "seed", "workers")
+        at_least(self, 0, "workers")
+        check_seed(self)
         check_head(self)

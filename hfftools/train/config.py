@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfftools.config import above, at_least
+from hfftools.config import above, at_least, check_seed
 from hfftools.data.perturb import Config as PerturbConfig
 from hfftools.model import Config as ModelConfig
 from hfftools.nn.precision import check_bf16
@@ -60,4 +60,4 @@ class Config(ModelConfig):
     train: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self):
-        at_least(self, 0, "seed")
+        check_seed(self)

@@ -58,6 +58,9 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
     sets = {
         f"data.{key}": datadir.read(getattr(config.data, key), reference=task.reference) for key in ("train", "dev")
     }
+    for key, utterances in sets.items():
+        empty = not any(u.text for u in utterances)
+        require(not empty, f"{key}: every line of {getattr(config.data, key[5:])}/{task.reference} is empty")
     if exp.units.exists() and not Path(config.data.units).exists():
         targets = experiment.kept_targets(exp, config)
     else:

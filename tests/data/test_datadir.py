@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hfftools.audio import waveform
-from hfftools.data import datadir
+from hfftools.data import datadir, repair
 from hfftools.data.datadir import Utterance
 from hfftools.data.table import read_table, write_table
 from hfftools.data.validation import validate
@@ -160,3 +160,12 @@ def test_audio_of_another_length_than_the_directory_says_is_refused(tmp_path):
             datadir.load(utterance)
     rounded = Utterance("a", "a", str(tmp_path / "a.wav"), "x", 0.25, None, 0.8)  # what rounding does is no fault
     assert len(datadir.load(rounded)) == 12000
+
+
+@pytest.mark.parametrize("name", ["segments", "text", "utt2spk", "utt2dur"])
+def test_a_link_to_a_file_that_is_gone_is_a_missing_file_and_not_none(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("gone")
+    for check in (validate, repair.fix, lambda folder: datadir.read(folder, need_text=False)):
+        with pytest.raises(UserError, match=f"{folder}/{name} is missing"):
+            check(folder)

@@ -1,5 +1,7 @@
 """Speech at other speeds and in noise: on the fly, from (seed, epoch, utterance) alone; as copies, spelled as Kaldi does."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -27,9 +29,17 @@ def test_copies_have_the_length_and_pitch_of_their_speed(tmp_path):
         assert copies[utt].duration_s == pytest.approx(2 / factor, abs=0.01) and copies[utt].speaker == utt[:-2]
         peak_hz = np.abs(np.fft.rfft(samples)).argmax() / (len(samples) / 16000)
         assert peak_hz == pytest.approx(400 * factor, abs=2)
-    stamp = (tmp_path / "train_sp/wav/sp0.8-s1-a.flac").stat().st_mtime_ns
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "train_sp" / "wav").iterdir()}
     speed(tmp_path / "train", tmp_path / "train_sp", [0.8, 1.0, 1.25])
-    assert (tmp_path / "train_sp/wav/sp0.8-s1-a.flac").stat().st_mtime_ns == stamp
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "train_sp" / "wav").iterdir()} == stamps
+    datadir.write(tmp_path / "train", [datadir.Utterance("s1-a", "s1", str(wav), "go", 0.5, 1.5, 1.0)])
+    speed(tmp_path / "train", tmp_path / "train_sp", [0.8])
+    (changed,) = datadir.read(tmp_path / "train_sp")
+    assert len(waveform.load(changed.source)) == pytest.approx(16000 / 0.8, abs=2), "the segment of now, not of before"
+    datadir.write(tmp_path / "train", [datadir.Utterance("s1-/../../a", "s1", str(wav), "go", duration_s=2.0)])
+    speed(tmp_path / "train", tmp_path / "train_sp", [0.8])
+    (odd,) = datadir.read(tmp_path / "train_sp")
+    assert Path(odd.source).parent == tmp_path / "train_sp" / "wav", "no id leads out of the folder"
     with pytest.raises(UserError, match="--speeds: 9"):
         speed(tmp_path / "train", tmp_path / "train_sp", [9.0])
 

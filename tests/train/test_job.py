@@ -20,6 +20,7 @@ from hfftools.audio import waveform
 from hfftools.data import datadir
 from hfftools.data.batch import Speech, plan
 from hfftools.data.perturb import Perturb
+from hfftools.data.table import read_table, write_table
 from hfftools.expdir import ExpDir
 from hfftools.infer import decode_sets
 from hfftools.log import UserError
@@ -316,7 +317,8 @@ def test_decoding_takes_no_option_that_changes_a_result(options, corpus, tmp_pat
         ("optim.clip=0", "optim.clip: 0"),
         ("task.dropout=2", "task.dropout"),
         ("task.head_layers=0", "task.head_layers"),
-        ("seed=-1", "seed: -1 is below 0"),
+        ("seed=-1", "seed: -1 is not from 0 to "),
+        ("seed=9223372036854775808", "seed: 9223372036854775808 is not from 0 to 9223372036854775807"),
         ("fuse.width=-3", "fuse.width"),
         ("augment.time_width=-1", "augment.time_width"),
         ("fuse=null", "fuse takes a name"),
@@ -330,3 +332,11 @@ def test_values_out_of_range_are_one_line(options, tmp_path, option, reason):
         train(tmp_path / "exp", options, option)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "exp" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_a_set_in_which_every_transcript_is_empty_is_refused(options, corpus, tmp_path, part):
+    shutil.copytree(corpus / part, tmp_path / part)
+    write_table(tmp_path / part / "text", dict.fromkeys(read_table(tmp_path / part / "text"), ""))
+    with pytest.raises(UserError, match=f"data.{part}: every line of {tmp_path}/{part}/text is empty"):
+        train(tmp_path / "exp", options, f"data.{part}={tmp_path}/{part}")
