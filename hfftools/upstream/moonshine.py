@@ -57,11 +57,12 @@ def convert(model: Any, extractor: dict | None, name: str, digest: str) -> Trans
 
     `extractor` is preprocessor_config.json, which says whether waveforms are normalised; without it they are not.
     """
-    encoder, config = model.encoder, model.config
+    encoder, attention = model.encoder, model.encoder.layers[0].self_attn
+    heads, keys = (proj.out_features // attention.head_dim for proj in (attention.q_proj, attention.k_proj))
     require(
-        config.encoder_num_key_value_heads == config.encoder_num_attention_heads,
-        f"upstream {name}: config.json has encoder_num_key_value_heads {config.encoder_num_key_value_heads}, and only "
-        f"as many as encoder_num_attention_heads, {config.encoder_num_attention_heads}, are supported",
+        keys == heads,
+        f"upstream {name}: config.json has encoder_num_key_value_heads {keys}, and only as many as "
+        f"encoder_num_attention_heads, {heads}, are supported",
     )
     front = FrontEnd(
         [
@@ -74,8 +75,7 @@ def convert(model: Any, extractor: dict | None, name: str, digest: str) -> Trans
         nn.Identity(),
         WAV_EPS if (extractor or {}).get("do_normalize", False) else None,
     )
-    heads, rates_r = config.encoder_num_attention_heads, encoder.rotary_emb.inv_freq
-    blocks = [_block(layer, heads, rates_r) for layer in encoder.layers]
+    blocks = [_block(layer, heads, encoder.rotary_emb.inv_freq) for layer in encoder.layers]
     return TransformerUpstream(name, digest, front, Position([], None, 0.0), blocks, encoder.layer_norm)
 
 
