@@ -286,3 +286,17 @@ def test_an_hour_long_utterance_in_little_memory(tmp_path, corpus, encoder, opti
 def test_an_hour_is_transcribed_in_little_memory(trained, hour):
     done = in_little_memory("transcribe", trained, hour.parent / "long.wav", "device=cpu")
     assert done.returncode == 0, done.stderr
+
+
+def test_compiled_convolutions_of_past_lengths_are_dropped():
+    """oneDNN keeps one for each length, by default up to 1024, each with its own memory."""
+    script = """
+import hfftools, torch
+conv = torch.nn.Conv1d(64, 64, 3)
+for length in [*range(100, 200), 199, 100]:
+    conv(torch.zeros(4, 64, 800 + length))
+"""
+    told = os.environ | {"ONEDNN_VERBOSE": "2"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=told)
+    found = re.findall(r"create:(cache_hit|cache_miss),cpu,convolution,", done.stdout)
+    assert found[-2:] == ["cache_hit", "cache_miss"]

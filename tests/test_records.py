@@ -95,6 +95,15 @@ def test_costs_of_another_type_are_damage(made, key):
     path.write_text(whole)
 
 
+def test_half_a_count_of_acting_parts_is_damage(made):
+    path, read = next((path, read) for path, read in made.items() if path.name == "resources.json")
+    whole = path.read_text()
+    write_json(path, json.loads(whole) | {"acting": {"acting": 3}})
+    with pytest.raises(UserError, match=r"resources\.json is damaged \('acting' has no 'parts'\)"):
+        read()
+    path.write_text(whole)
+
+
 def test_scores_that_lack_a_count_are_damage(made):
     path, read = next((path, read) for path, read in made.items() if path.name == "decode.json")
     whole = path.read_text()

@@ -49,7 +49,7 @@ FORM |= dict.fromkeys(
     (f"{part}_flops_per_s?" for part in ("forward", "backward", "upstream_forward")), float | int | None
 )
 FORM |= dict.fromkeys((f"{what}_bytes?" for what in ("peak", "peak_less_model", "checkpoint")), float | int | None)
-FORM["acting?"] = {"parts?": int, "acting?": int, "least_change?": float}
+FORM["acting?"] = {"parts": int, "acting": int, "least_change": float}
 LEGEND = [
     "Trainable parameters: the upstream's own, those inserted into it, the fusion's, the head's; % of upstream: the sum of",
     "the first three, in percent of all parameters of the upstream. GFLOP: 10⁹ operations per second of audio, two for each",

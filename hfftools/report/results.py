@@ -139,7 +139,7 @@ def _costs(section: Section) -> list[str]:
 
 def _acting(group: Group) -> str:
     """Return how many of the trainable parts act, and the least change of the output by one, over the runs of a group."""
-    proved = [used["acting"] for used in group.resources if used.get("acting")]
+    proved = [used["acting"] for used in group.resources if "acting" in used]
     if not proved:
         return "–"
     least = min(proved, key=lambda acting: (acting["acting"], acting["least_change"]))

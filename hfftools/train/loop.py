@@ -239,8 +239,8 @@ class Loop:
             log.warning(f"{self.exp.root}: stopped by train.minutes in epoch {self.epoch}, before its schedule's end")
         kept = {key: scores[key] for key in ("dev_error", "metric", "lower_is_better", "dev_loss")}
         used = self.ledger.read()  # before the parts are looked at, which needs memory of its own
-        kept["acting"] = self.acting.finish(self.train_data) if dist.is_main() else {}
-        return {**used, **kept, "epochs": self.epoch, "averaged": epochs}
+        acting = self.acting.finish(self.train_data) if dist.is_main() else {}
+        return {**used, **kept, **({"acting": acting} if acting else {}), "epochs": self.epoch, "averaged": epochs}
 
     def keep_final(self) -> None:
         """Write the averaged model as the final checkpoint, whose existence marks the run as done."""
