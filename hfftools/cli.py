@@ -3,6 +3,7 @@
 import argparse
 import errno
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -56,6 +57,14 @@ def add_show(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="print all options as yaml, with their values and what they mean, and exit"
     )
+
+
+def number(text: str) -> float:
+    """Return the number that an option of a command line has as its value; neither `nan` nor `inf` is one."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a finite number")
+    return value
 
 
 def is_option(word: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
+from hfftools.given import as_yaml, refuse_infinite, refuse_variables
 from hfftools.log import UserError, require, suggest
 from hfftools.textfile import read_lines
 
@@ -106,10 +107,7 @@ def resolve(
     parts = [(str(path), load_yaml(path)) for path in sources]
     files = len(parts)
     for word in overrides:
-        if "=" not in word or word.startswith("-"):
-            raise UserError(f"'{word}' is not of the form key=value")
-        given = f'{word}""' if word.endswith("=") else word  # omegaconf takes `key=` for null; we mean an empty text
-        parts.append((word, _checked(partial(OmegaConf.from_dotlist, [given]), word)))
+        parts.append((word, _parse_word(word, schema)))
     merged = _node(schema)
     for key, room in (rooms or {}).items():
         named = [OmegaConf.select(part, f"{key}.name") for _, part in parts]
@@ -117,11 +115,34 @@ def resolve(
         with _naming_file(parts, files, f"{key}.name"):
             OmegaConf.update(merged, key, _node(plugin(room, str(name)).Config), force_add=True)
     for where, part in parts:
+        _check_groups(where, merged, OmegaConf.to_container(part))
         merged = _checked(partial(OmegaConf.merge, merged, part), where)
-        for key in rooms or {}:
-            require(isinstance(merged[key], DictConfig), f"{where}: {key} takes a name and options, as in {key}.name=…")
     with _naming_file(parts, files):
-        return _build(merged)
+        built = _build(merged)
+        refuse_infinite(flat(merged))
+        return built
+
+
+def _parse_word(word: str, schema: type) -> DictConfig:
+    """Return the option of a word `key=value`; raise UserError if its value is not one that yaml can have."""
+    try:
+        part = OmegaConf.from_dotlist([as_yaml(word, schema)])
+    except UserError:
+        raise
+    except Exception as error:  # yaml and omegaconf each raise errors of their own
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"'{word}' is not yaml ({reason}); write a text as key='\"…\"'") from None
+    refuse_variables(word, flat(part))
+    return part
+
+
+def _check_groups(where: str, node: DictConfig, given: Any, prefix: str = "") -> None:
+    """Raise UserError if `given`, the options of `where`, has a value for a key that stands for several options."""
+    for key, child in _parts(node).items():
+        value, first = given.get(key, {}), next(iter(child), "name")
+        what = "a name and options" if first == "name" else "options"
+        require(isinstance(value, dict), f"{where}: {prefix}{key} takes {what}, as in {prefix}{key}.{first}=…")
+        _check_groups(where, child, value, f"{prefix}{key}.")
 
 
 @contextmanager
@@ -180,6 +201,7 @@ def load_yaml(path: Path) -> DictConfig:
             raise UserError(
                 f"configuration {path} does not have the form `option: value`; write each option on a line of this form"
             )
+        refuse_variables(str(path), flat(loaded))
         return loaded
     except UserError:
         raise
@@ -196,10 +218,12 @@ def _checked(merge: Callable[[], Any], where: str) -> Any:
         parent = error.parent_node
         known = [str(k) for k in parent] if parent is not None else []
         raise UserError(f"{where}: there is no option '{key}'; {suggest(key.split('.')[-1], known)}") from None
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]  # omegaconf adds lines with its own types and keys
-        if "ListConfig" in reason:
+        if "is not a ListConfig" in reason or isinstance(error, TypeError):
             reason = "takes a list, such as [a,b]"
+        elif "ListConfig" in reason or "DictConfig" in reason:
+            reason = "takes a single value, no list and no options of its own"
         full_key = getattr(error, "full_key", None)
         raise UserError(f"{where}: {f'{full_key}: ' if full_key else ''}{reason}") from None
 

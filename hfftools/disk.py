@@ -66,6 +66,14 @@ def _fill(file: Path) -> None:
         os.fsync(probed.fileno())
 
 
+def kept_for_user(folder: str) -> Path:
+    """Return $HFF_CACHE or, where it is not set, a folder that begins with ~; raise UserError for a user without a home."""
+    try:
+        return Path(os.environ.get("HFF_CACHE") or folder).expanduser()
+    except RuntimeError:  # as in a container, whose user may be a number without a name
+        raise UserError(f"{folder}: this user has no home folder; set HOME or HFF_CACHE to a folder") from None
+
+
 def check_room(folder: Path, size_bytes: float, what: str) -> None:
     """Raise UserError unless the disk of `folder`, which exists, has room for so many bytes more."""
     free = shutil.disk_usage(folder).free

@@ -13,7 +13,7 @@ FLOORS = {  # the order of design: a room imports from the rooms of lower number
     for number, rooms in enumerate(
         [
             ["memory", "disk", "textfile", "dist", "log"],
-            ["cli", "completion", "config", "recorded", "figure", "expdir", "records", "show"],
+            ["cli", "completion", "config", "given", "recorded", "figure", "expdir", "records", "show"],
             ["nn"],
             ["audio"],
             ["text"],

@@ -104,7 +104,8 @@ def test_layers_are_named_from_either_end(encoder):
     assert choose_layers("all", upstream) == [0, 1, 2, 3]
     assert choose_layers("last", upstream) == [3]
     assert choose_layers([-1, 1], upstream) == [1, 3]
-    for wrong in ([4], [], "some", [-5]):
+    assert choose_layers(["2", "0"], upstream) == [0, 2]
+    for wrong in ([4], [], "some", [-5], [1.5], [True], "12", 2, None, {1: 2}, [[1]]):
         with pytest.raises(UserError, match="fuse.layers"):
             choose_layers(wrong, upstream)
 

@@ -6,7 +6,7 @@ hf:OWNER/NAME. A method may have options of its own: houlsby:tune.layers=top4.
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, run_main
+from hfftools.cli import add_show, command_parser, number, run_main
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     )
     parser.add_argument("--method", action="append", required=True, help="a method of conf/method; may be repeated")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance in seconds")
+    parser.add_argument("--seconds", type=number, default=10.0, help="length of each utterance in seconds")
     parser.add_argument("--batch", type=int, default=2, help="utterances per step")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any option, over all files")
     add_show(parser)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, run_main
+from hfftools.cli import add_show, command_parser, number, run_main
 
 
 def main() -> None:
@@ -10,7 +10,7 @@ def main() -> None:
     parser.add_argument("--upstream", required=True, help="a name such as wav2vec2_large, hf:OWNER/NAME or hf:FOLDER")
     parser.add_argument("--methods", default="", help="such as 'hff full houlsby:tune.layers=top4'; without it, all")
     parser.add_argument("--config", type=Path, action="append", default=[], help="yaml file; later ones win")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of each utterance in seconds")
+    parser.add_argument("--seconds", type=number, default=10.0, help="length of each utterance in seconds")
     parser.add_argument("--batch", type=int, default=2, help="utterances per step")
     parser.add_argument("--steps", type=int, default=3, help="steps that are timed per round, after one to warm up")
     parser.add_argument("--rounds", type=int, default=2, help="times that all methods are measured")

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, run_main
+from hfftools.cli import add_show, command_parser, number, run_main
 
 
 def _numbers(text: str) -> list[float]:
     """Return the numbers of a list that commas separate."""
-    return [float(word) for word in text.split(",")]
+    return [number(word) for word in text.split(",")]
 
 
 def main() -> None:

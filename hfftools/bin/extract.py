@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hfftools.cli import command_parser, run_main
+from hfftools.cli import command_parser, number, run_main
 
 
 def main() -> None:
@@ -11,7 +11,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the cache; without it the upstream is only verified")
     parser.add_argument("--layers", default="all", help="all, last, or numbers such as 2,4,6")
     parser.add_argument(
-        "--batch-seconds", type=float, default=60.0, help="seconds of audio per batch, padding included"
+        "--batch-seconds", type=number, default=60.0, help="seconds of audio per batch, padding included"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that load audio; 0: none")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda")

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, help="data directory or text file to report the perplexity of")
     parser.add_argument("--out", type=Path, required=True, help="folder such as exp/lm")
     args = parser.parse_args()
-    if bool(args.text) == bool(args.model) or args.model and args.order:
+    if bool(args.text) == bool(args.model) or args.model and args.order is not None:
         parser.error("give text to learn from, with its --order, or --model")
     from hfftools.corpora.librispeech import language_model
     from hfftools.decode import ngram
@@ -35,13 +35,14 @@ def main() -> None:
         made = Path(args.model) if Path(args.model).exists() else language_model(args.model, args.out)
     else:
         texts = [text for path in args.text for text in ngram.read_texts(path)]
-        made = ngram.make(texts, args.order or 3, units, args.out)
+        made = ngram.make(texts, 3 if args.order is None else args.order, units, args.out)
     print(made)
     if args.held_out:
         from hfftools.decode.lm import Ngram, of_units
 
         require(units is not None or of_units(made) is None, f"{made} is over units: say which, by --units")
         sentences = [ngram.tokens(text, units) for text in ngram.read_texts(args.held_out)]
+        require(bool(sentences), f"{args.held_out} has no text to report the perplexity of")
         perplexity, words, unknown = Ngram(made).perplexity(sentences)
         require(unknown < words, f"{made} has no word of {args.held_out}; are both in upper or in lower case?")
         print(f"{args.held_out}: perplexity {perplexity:.2f} without the {unknown} unknown of {words} words")

@@ -6,7 +6,7 @@ on standard input. It may have any rate, number of channels and length; long one
 
 from pathlib import Path
 
-from hfftools.cli import add_show, command_parser, run_main
+from hfftools.cli import add_show, command_parser, number, run_main
 
 
 def main() -> None:
@@ -18,10 +18,10 @@ def main() -> None:
     parser.add_argument("--format", choices=["text", "json", "srt"], default="text", help="format of the transcripts")
     parser.add_argument("--out", type=Path, help="folder for one file per recording (default: standard output)")
     parser.add_argument(
-        "--max-seconds", type=float, default=20.0, help="longest piece in seconds that is transcribed at once"
+        "--max-seconds", type=number, default=20.0, help="longest piece in seconds that is transcribed at once"
     )
     parser.add_argument("--channel", type=int, help="number of the channel, from 1 on (default: the mean of all)")
-    parser.add_argument("--pause", type=float, default=0.6, help="seconds of silence that end a piece")
+    parser.add_argument("--pause", type=number, default=0.6, help="seconds of silence that end a piece")
     add_show(parser)
     args = parser.parse_intermixed_args()
     overrides = [word for word in args.args if word.partition("=")[0] in ("device", "data.batch_seconds")]

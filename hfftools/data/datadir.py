@@ -40,6 +40,8 @@ def read(directory: Path | str, need_text: bool = True, reference: str = "text")
     Durations come from utt2dur or segments; if neither gives one, the audio header is read, once per recording.
     Raise UserError with the file and the first affected utterance if the directory is invalid.
     """
+    if not str(directory):
+        raise UserError("a data directory has no name; give its path, such as data/train")
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"data directory {directory} does not exist; stage 1 of a recipe makes it")

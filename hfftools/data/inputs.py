@@ -1,7 +1,7 @@
 """Name by their content what a result is made from, so that a result of other content is refused or made again.
 
 A record is {input: digest}, such as {"data.train: audio": "9f86d081884c7d65", …}. Digests of files are kept with the
-files' sizes and modification times, in one database of the user; a file in which neither has changed is not read again.
+files' sizes and times, in one database of the user; a file in which none has changed is not read again.
 """
 
 import os
@@ -18,6 +18,7 @@ from pathlib import Path
 from hfftools.audio.command import parse
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
+from hfftools.disk import kept_for_user
 from hfftools.expdir import changed_inputs, file_hash
 from hfftools.log import UserError, log, progress
 
@@ -97,11 +98,15 @@ def _text_digest(text: str) -> str:
 
 
 def _stamp(files: Files) -> str:
-    """Return sizes and modification times; empty where one is too recent to tell the file from a later one by them."""
+    """Return sizes and times of files; empty where one is too recent to tell the file from a later one by them.
+
+    The time of the last change of status tells a file from one that was moved into its place: files of one archive may have
+    the same size and time of modification.
+    """
     stats = [os.stat(file) for file in files]
     if any(time.time_ns() - stat.st_mtime_ns < SETTLED_NS for stat in stats):
         return ""
-    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}" for stat in stats)
+    return " ".join(f"{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}" for stat in stats)
 
 
 def _digests(groups: Iterable[Files]) -> dict[Files, str]:
@@ -118,13 +123,9 @@ def _digests(groups: Iterable[Files]) -> dict[Files, str]:
     return found
 
 
-def _file() -> Path:
-    return Path(os.environ.get("HFF_CACHE") or "~/.cache/hff").expanduser() / "digests.sqlite"
-
-
 @contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
-    file = _file()
+    file = kept_for_user("~/.cache/hff") / "digests.sqlite"
     file.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(file, timeout=60)) as database, database:
         database.execute("CREATE TABLE IF NOT EXISTS digests (files TEXT PRIMARY KEY, stamp TEXT, digest TEXT)")
@@ -141,8 +142,8 @@ def _recall(stamps: Mapping[Files, str]) -> dict[Files, str]:
                 kept = row.fetchone()
                 if stamp and kept and kept[0] == stamp:
                     found[files] = kept[1]
-    except (sqlite3.Error, OSError) as error:  # it saves time, and nothing depends on it
-        log.info(f"{_file()}: digests of files cannot be kept there ({error}), so every file is read")
+    except (sqlite3.Error, OSError, UserError) as error:  # it saves time, and nothing depends on it
+        log.info(f"digests of files cannot be kept ({error}), so every file is read")
     return found
 
 
@@ -151,5 +152,5 @@ def _remember(digests: Mapping[Files, tuple[str, str]]) -> None:
     try:
         with _database() as database:
             database.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows)
-    except (sqlite3.Error, OSError):
+    except (sqlite3.Error, OSError, UserError):
         pass  # _recall has logged the reason

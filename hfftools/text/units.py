@@ -15,7 +15,7 @@ import sentencepiece
 
 from hfftools.disk import alone
 from hfftools.expdir import write_aside, write_json, write_text
-from hfftools.log import UserError, log
+from hfftools.log import UserError, log, require
 from hfftools.records import read_json
 
 KINDS = ("char", "bpe", "unigram")
@@ -148,6 +148,7 @@ def make(kind: str, texts: Iterable[str], size: int | None, folder: Path | str) 
     folder, texts = Path(folder), list(texts)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; units need a folder")
+    require(size is None or size > 0, f"size {size} is not above 0; it is the number of units")
     with alone(folder, waits=True):
         if any(path.name != ".lock" for path in folder.iterdir()):
             try:
@@ -219,7 +220,7 @@ def _train_pieces(kind: str, texts: list[str], characters: list[str], size: int,
             num_threads=4,  # part of the result: sums over threads round differently for another number
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: a size beyond 2^31
         raise UserError(f"sentencepiece cannot learn {kind} units: {' '.join(str(error).split())}") from None
     processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = [processor.id_to_piece(id).translate(unescape) for id in range(1, len(processor))]

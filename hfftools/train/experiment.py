@@ -67,7 +67,9 @@ def device_of(wanted: str) -> torch.device:
     if wanted == "cuda" and dist.world() > 1:
         wanted = f"cuda:{dist.local_rank()}"
     try:
-        return torch.zeros(1, device=wanted).device  # torch.device alone accepts devices that do not exist
+        zero = torch.zeros(1, device=wanted)  # torch.device alone accepts devices that do not exist
+        zero.item()  # the device `meta` holds no values
+        return zero.device
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device={wanted}: {str(error).splitlines()[0]}") from None
 

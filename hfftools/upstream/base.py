@@ -1,7 +1,7 @@
 """Define the contract of every foundation model, which computes hidden states and their lengths from waveforms."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -118,6 +118,17 @@ def check_layers(upstream: Upstream, layers: Sequence[int]) -> None:
         raise UserError(f"layers: {what}; {upstream.name} has 0 to {upstream.num_layers}, 0 enters its first block")
 
 
+def whole_numbers(wanted: Any) -> list[int]:
+    """Return a list of whole numbers, which may be written as text; no numbers where it is anything else."""
+    # 1.5, true and the text "12" are no numbers of layers, though int() would make 1, 1, and 1 and 2 of them
+    if isinstance(wanted, str | dict) or not isinstance(wanted, Iterable):
+        return []
+    try:
+        return [int(n) for n in wanted] if all(type(n) in (int, str) for n in wanted) else []
+    except ValueError:
+        return []
+
+
 def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") -> list[int]:
     """Return layer numbers for `all`, `blocks` (all but what enters the first), `last`, or a list.
 
@@ -125,14 +136,10 @@ def choose_layers(wanted: Any, upstream: Upstream, option: str = "fuse.layers") 
     """
     if wanted in ("all", "blocks"):
         return [n for n in upstream.all_layers if wanted == "all" or n not in upstream.input_layers]
-    numbers = [-1] if wanted == "last" else wanted
-    try:
-        numbers = [int(n) for n in numbers]
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{option}: '{wanted}' is neither all, blocks, last, nor a list of numbers such as [2,4,6]"
-        ) from None
+    numbers = whole_numbers([-1] if wanted == "last" else wanted)
+    if not numbers:
+        raise UserError(f"{option}: '{wanted}' is neither all, blocks, last, nor a list of numbers such as [2,4,6]")
     layers = sorted({n + upstream.num_layers + 1 if n < 0 else n for n in numbers})
-    if not layers or layers[0] < 0 or layers[-1] > upstream.num_layers:
-        raise UserError(f"{option}: {list(numbers)} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
+    if layers[0] < 0 or layers[-1] > upstream.num_layers:
+        raise UserError(f"{option}: {numbers} is outside the layers 0..{upstream.num_layers} of {upstream.name}")
     return layers

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hfftools.log import UserError, suggest
 from hfftools.nn.attention import Prefix
-from hfftools.upstream.base import Upstream
+from hfftools.upstream.base import Upstream, whole_numbers
 from hfftools.upstream.source import Source
 
 ANY = "any block"  # wanted by a method that attaches to blocks, but to no named place in them
@@ -92,10 +92,7 @@ def _block_numbers(wanted: Any, count: int, option: str) -> list[int]:
     if isinstance(wanted, str) and wanted.startswith("top") and wanted[3:].isdecimal():
         numbers = [-n for n in range(1, int(wanted[3:]) + 1)]
     else:
-        try:
-            numbers = [int(n) for n in ([wanted] if isinstance(wanted, int) else wanted)]
-        except (TypeError, ValueError):
-            numbers = []
+        numbers = whole_numbers([wanted] if isinstance(wanted, int) else wanted)
     if not numbers:
         raise UserError(
             f"{option}: '{wanted}' is neither all, all_but_top, top4, nor a list of block numbers such as [2,4,6]"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hfftools.config import with_option
-from hfftools.log import UserError, suggest
+from hfftools.log import UserError, require, suggest
 from hfftools.recorded import read_recorded
 from hfftools.upstream import hub
 from hfftools.upstream.base import Upstream
@@ -25,6 +25,7 @@ COMMIT = re.compile(r"@[0-9a-f]{40}(?=[@+]|$)")  # as `pinned` writes it
 
 def parse(text: str) -> Source:
     """Return the source that a name stands for; raise UserError that says what to write instead if there is none."""
+    require(bool(text), "upstream: no name is given; name one, such as hff_tiny")
     if _is_one(text):
         return _parse_one(text)
     for cut in [position for position, letter in enumerate(text) if letter == "+"]:

@@ -66,7 +66,7 @@ def test_it_is_made_once_of_the_same_text(tmp_path):
     assert ngram.make(TEXTS[1:], 2, None, tmp_path).stat().st_mtime_ns != stamp
     with pytest.raises(UserError, match="marks a sentence's edge"):
         ngram.make(["a </s>"], 2, None, tmp_path)
-    for order in (1, 7, 9):
+    for order in (0, 1, 7, 9):
         with pytest.raises(UserError, match=f"order {order} is not from 2 to 6, the orders that KenLM reads"):
             ngram.make(TEXTS, order, None, tmp_path)
     with pytest.raises(UserError, match="no text"):

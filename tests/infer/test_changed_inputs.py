@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from hfftools.data import datadir
+from hfftools.data.inputs import file_digest
 from hfftools.infer.decode_sets import decode, refuse_stale
 from hfftools.log import UserError
 from hfftools.text import units
 from hfftools.train.job import train
+from hfftools.upstream.checkpoint_files import cache_file
 from hfftools.upstream.extract import extract
 
 OLD_NS = 10**18  # a time of files long ago, at which sizes and times are trusted
@@ -117,6 +119,26 @@ def test_what_was_only_touched_is_the_same(product, made, caplog):
     getattr(made, product)()
     assert "again" not in caplog.text
     assert product == "score" or "there already" in caplog.text or "nothing to train" in caplog.text
+
+
+def test_a_file_that_was_moved_into_the_place_of_another_of_its_size_and_time_is_noticed(tmp_path):
+    one, other = tmp_path / "one.wav", tmp_path / "other.wav"
+    for file in (one, other):
+        file.write_text(file.stem[:2])
+        os.utime(file, ns=(OLD_NS, OLD_NS))  # as archives do with all of their files
+    first, second = file_digest(one), file_digest(other)
+    other.rename(one)
+    assert first != second == file_digest(one)
+
+
+def test_a_user_without_a_home_has_digests_and_is_told_where_downloads_would_go(tmp_path, monkeypatch):
+    for name in ("HOME", "HFF_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 987654)  # as in a container: a number that no list of users has
+    (tmp_path / "a").write_text("a")
+    assert len(file_digest(tmp_path / "a")) == 16
+    with pytest.raises(UserError, match="this user has no home folder; set HOME or HFF_CACHE"):
+        cache_file("https://localhost/a.pt")
 
 
 def test_a_set_does_not_overwrite_another_of_its_name(made, tmp_path, monkeypatch):

@@ -211,6 +211,15 @@ def test_mistakes_are_named(tmp_path, kind, texts, size, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "size 0 is not above 0"), (-5, "size -5"), (10**10, "cannot learn bpe")]
+)
+def test_a_size_that_no_inventory_has_is_refused(tmp_path, english, size, words):
+    with pytest.raises(UserError, match=words):
+        units.make("bpe", english, size, tmp_path / "units")
+    assert not (tmp_path / "units").exists()
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/no/units.json"):
         units.load(tmp_path / "no")
