@@ -139,7 +139,7 @@ def _parse_word(word: str, schema: type) -> DictConfig:
 def _check_groups(where: str, node: DictConfig, given: Any, prefix: str = "") -> None:
     """Raise UserError if `given`, the options of `where`, has a value for a key that stands for several options."""
     for key, child in _parts(node).items():
-        value, first = given.get(key, {}), next(iter(child), "name")
+        value, first = given.get(key, {}), str(next(iter(child), "name"))
         what = "a name and options" if first == "name" else "options"
         require(isinstance(value, dict), f"{where}: {prefix}{key} takes {what}, as in {prefix}{key}.{first}=…")
         _check_groups(where, child, value, f"{prefix}{key}.")
