@@ -3,14 +3,17 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from hfftools.disk import alone, sync, writing
 from hfftools.log import UserError
 from hfftools.records import read_json
+
+P = TypeVar("P", str, Path)
 
 _UMASK = os.umask(0)  # the only way to read it is to set it
 os.umask(_UMASK)
@@ -205,6 +208,14 @@ class ExpDir:
         """Lock the folder against other processes, and remove temporary files that killed ones left."""
         with alone(self.root):
             yield
+
+
+def each_once(paths: Iterable[P]) -> list[P]:
+    """Return the paths without those of a folder that an earlier one names, however they are spelled."""
+    first: dict[str, P] = {}
+    for path in paths:
+        first.setdefault(os.path.realpath(path), path)
+    return list(first.values())
 
 
 def changed_inputs(record: Mapping[str, str], inputs: Mapping[str, str]) -> list[str]:

@@ -11,10 +11,11 @@ from hfftools.config import plugin, resolve
 from hfftools.corpora.download import fetch
 from hfftools.corpora.unpacking import unpack
 from hfftools.data import datadir
+from hfftools.data.table import listed
 from hfftools.data.validation import validate
 from hfftools.disk import alone
 from hfftools.expdir import write_json
-from hfftools.log import UserError, log
+from hfftools.log import UserError, log, require
 from hfftools.records import read_json
 
 
@@ -38,8 +39,9 @@ def prepare(
 
     `source` is the corpus in its own layout; without it, the corpus is downloaded or generated if its module can. At most
     `limit` utterances per set are taken; `options` are `key=value` arguments for the Config of the corpus. Raise UserError
-    if the corpus is missing or incomplete.
+    if the corpus is missing or incomplete, or if a set is there that another corpus, or the user, has put there.
     """
+    require(limit is None or limit > 0, f"--limit: {limit} is not above 0; leave it out for all utterances")
     module = plugin("corpora", corpus)
     if source is None:
         options = [*getattr(module, "WITHOUT_SOURCE", ()), *options]
@@ -62,20 +64,31 @@ def _prepare(
 ) -> list[str]:
     """Do what `prepare` does in a folder that is locked; `wanted` is the record of what the sets are made from."""
     done_file = out / f".{corpus}.json"
+    ours: list[str] | None = (
+        []
+    )  # the sets that earlier calls have made; None: a call of an older hff, which did not say
     if done_file.exists():
-        done = read_json(done_file, {"from": dict, "sets": [str]})
+        done = read_json(done_file, {"from": dict, "sets": [str], "made?": [str]})
         if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):
             return done["sets"]
+        ours = done.get("made")
     found = _find(module, corpus, source, out.parent / "downloads" / corpus, config, limit)
-    done_file.unlink(missing_ok=True)  # written last: without it, a run that was killed is done again
+    sets = module.sets(found, out, limit, *config)
+    for name in sets:
+        if ours is not None and name not in ours and listed(out / name, "wav.scp"):
+            raise UserError(
+                f"{out / name} is there already, and hff-prepare {corpus} did not make it; give another --out, or remove it"
+            )
+    made = sorted({*(ours or ()), *sets})
+    write_json(done_file, {"from": {}, "sets": [], "made": made})  # a run that is killed from here on is done again
     names = []
-    for name, utterances in module.sets(found, out, limit, *config).items():
+    for name, utterances in sets.items():
         datadir.write(out / name, utterances)
         count = validate(out / name)
         hours, speakers = sum(u.duration_s for u in utterances) / 3600, len({u.speaker for u in utterances})
         log.info(f"{out / name}: {count} utterances, {speakers} speakers, {hours:.2f} h")
         names.append(name)
-    write_json(done_file, {"from": wanted, "sets": names})
+    write_json(done_file, {"from": wanted, "sets": names, "made": made})
     return names
 
 

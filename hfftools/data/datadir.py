@@ -13,6 +13,7 @@ import numpy as np
 from hfftools.audio import waveform
 from hfftools.audio.stream import SPARE_S
 from hfftools.data.table import listed, read_table, write_table
+from hfftools.expdir import each_once
 from hfftools.log import UserError, progress
 
 PER_UTTERANCE = ("text", "utt2spk", "utt2dur", "utt2num_samples", "segments", "feats.scp")
@@ -171,6 +172,16 @@ def set_name(directory: Path | str) -> str:
     if not name:
         raise UserError(f"data directory {directory} has no name, by which its results could be kept; use another one")
     return name
+
+
+def of_different_names(directories: Iterable[str], where: str) -> list[str]:
+    """Return data directories, each once; raise UserError if two of them have one name in the folder `where`."""
+    kept = each_once(directories)
+    names = [set_name(directory) for directory in kept]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"two data directories are called {twice[0]}, and both would be written to {where}; rename one")
+    return kept
 
 
 def write(directory: Path | str, utterances: Iterable[Utterance]) -> None:

@@ -5,6 +5,7 @@ utterance) only, not on batches or on the process that loads them. The number of
 rounding of the resampling.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import product
@@ -20,7 +21,10 @@ from hfftools.config import between
 from hfftools.data import datadir, noise
 from hfftools.data.datadir import Utterance
 from hfftools.data.inputs import of_set
+from hfftools.data.table import listed, read_loosely
 from hfftools.log import UserError, log, progress, require
+
+COPY = re.compile(r"sp[0-9.]+-")  # how the names of copied utterances and speakers begin
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,14 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
 
     A copy gets a new speaker name, `sp0.9-<speaker>`; speed 1 keeps its audio file and names. The name of a copy's file
     has digests of what it was made from; copies of the same content are used again. Raise UserError for a speed outside
-    0.5 to 2.
+    0.5 to 2, or if `out` holds another set.
     """
     _check_speeds(speeds, "--speeds")
     if out.resolve() == source.resolve():
         raise UserError(f"{out}: copies would overwrite the set they are made from; name another folder")
-    jobs = list(product(datadir.read(source), sorted(set(speeds))))
+    originals = datadir.read(source)
+    _refuse_other_set(out, {utt.id for utt in originals})
+    jobs = list(product(originals, sorted(set(speeds))))
 
     def at(job: tuple[Utterance, float]) -> Utterance:
         utt, factor = job
@@ -112,6 +118,14 @@ def speed(source: Path, out: Path, speeds: list[float]) -> int:
     datadir.write(out, utterances)
     log.info(f"{out}: {len(utterances)} utterances at speeds {speeds}")
     return len(utterances)
+
+
+def _refuse_other_set(out: Path, originals: set[str]) -> None:
+    """Raise UserError if the folder holds a set that is not of copies, nor of the utterances `originals`."""
+    name = next((name for name in ("utt2spk", "wav.scp") if listed(out, name)), None)
+    others = [utt for utt in read_loosely(out / name) if not COPY.match(utt) and utt not in originals] if name else []
+    if others:
+        raise UserError(f"{out} holds a set of other utterances, first {others[0]}; name another folder for the copies")
 
 
 def _copy(utt: Utterance, factor: float, folder: Path) -> Utterance:

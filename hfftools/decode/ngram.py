@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from hfftools.data.table import read_table
+from hfftools.data.table import listed, read_table
 from hfftools.disk import alone
 from hfftools.expdir import write_aside, write_json, write_text
 from hfftools.log import log, require
@@ -46,7 +46,7 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
     """Write lm.arpa, words.txt and lm.json to `out`, of the words or units of `texts`; return the path of lm.arpa.
 
     A model that is there already, made from the same text with the same options, is kept. Raise UserError if no model can be
-    made of the text.
+    made of the text, or if it would replace files of others.
     """
     lowest, highest = KENLM_ORDERS
     require(lowest <= order <= highest, f"order {order} is not from {lowest} to {highest}, the orders that KenLM reads")
@@ -66,15 +66,18 @@ def make(texts: list[str], order: int, units: Units | None, out: Path) -> Path:
 def _make(texts: list[str], order: int, units: Units | None, out: Path, made: dict) -> Path:
     """Do what `make` does in a folder that is locked; `made` is the record of what the model is made from."""
     info = out / "lm.json"
-    if info.exists() and read_json(info, dict) == made:
+    if info.exists() and read_json(info, dict, f"remove {out} and run the same command again") == made:
         log.info(f"{out}/lm.arpa is there already, made from the same text")
         return out / "lm.arpa"
-    info.unlink(missing_ok=True)  # first, so that a kill in between leaves no record that fits another lm.arpa
+    for name in ("lm.arpa", "words.txt") if not info.exists() else ():
+        there = listed(out, name)
+        require(not there, f"{out / name} is there already, and hff-lm did not write it; give another folder, by --out")
     sentences = [tokens(text, units) for text in texts]
     for edge in (BEGIN, END):
         taken = any(edge in sentence for sentence in sentences)
         require(not taken, f"the text has the word {edge}, which marks a sentence's edge; remove it from the text")
     orders = estimate(sentences, order)
+    write_json(info, {})  # first, so that a kill in between leaves no record that fits another lm.arpa
     with write_aside(out / "lm.arpa") as aside, open(aside, "w", encoding="utf-8") as file:
         file.writelines(arpa(orders))
     words = sorted(gram[0] for gram in orders[0] if gram[0] not in (BEGIN, END, UNKNOWN))

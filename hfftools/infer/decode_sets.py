@@ -15,7 +15,7 @@ from hfftools.data.inputs import file_digest, of_set, refuse_other_set
 from hfftools.data.table import read_table, write_table
 from hfftools.decode.search import Search
 from hfftools.disk import alone
-from hfftools.expdir import ExpDir, changed_inputs, write_json
+from hfftools.expdir import ExpDir, changed_inputs, each_once, write_json
 from hfftools.infer import search_weights
 from hfftools.infer.bank import Bank
 from hfftools.log import UserError, log, require
@@ -53,14 +53,12 @@ def decode(roots: list[Path], sets: list[str], overrides: list[str], search: Sea
     """
     bank, folders = Bank(), []
     search = search or Search()
-    for exp in map(ExpDir, roots):
+    for exp in map(ExpDir, each_once(roots)):
         config = experiment.read_config(exp, overrides)
         checkpoint.check_upstream(exp.final, parse(config.upstream))
         experiment.kept_targets(exp, config)  # checks that they are those of the training
         job = Job(exp, config, checkpoint.digest(exp.final), search_weights.resolve(search, config))
-        directories = sets or list(config.data.test)
-        _refuse_same_names([datadir.set_name(directory) for directory in directories], exp.decode("").parent)
-        for directory in directories:
+        for directory in datadir.of_different_names(sets or config.data.test, str(exp.decode("").parent)):
             out = exp.decode(datadir.set_name(directory), search.label)
             folders.append(out)
             with alone(out, waits=True):
@@ -118,13 +116,13 @@ def decode_chosen(
     require(not features, f"{''.join(features)}: with a choice of experiments the upstream is run; leave it out")
     models: dict[str, tuple[Model, Config]] = {}
     made_by = {os.path.realpath(table): file_digest(table)}
-    for exp in map(ExpDir, roots):
+    for exp in map(ExpDir, each_once(roots)):
         config = experiment.read_config(exp, overrides)
         name = exp.root.absolute().name
         require(name not in models, f"two experiments are called {name}; rename the folder of one")
         models[name] = bank.add(exp.root, config), config
         made_by[os.path.realpath(exp.final)] = checkpoint.digest(exp.final)
-    _refuse_same_names([datadir.set_name(directory) for directory in directories], out)
+    directories = datadir.of_different_names(directories, str(out))
     first, *others = (config for _, config in models.values())
     task = experiment.task_of(first)
     for other in others:
@@ -158,12 +156,6 @@ def _check_choice(table: Path, chosen: dict[str, str], utts: list[str], director
         if chosen.get(utt) not in names:
             what = f"'{chosen[utt]}' is none of {', '.join(names)}" if utt in chosen else "is missing"
             raise UserError(f"{table}: {utt}: {what}; each utterance of {directory} needs an experiment's name")
-
-
-def _refuse_same_names(names: list[str], where: Path) -> None:
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise UserError(f"two data directories are called {twice[0]}, and both would be decoded to {where / twice[0]}")
 
 
 def _keep(

@@ -15,7 +15,7 @@ import numpy as np
 from hfftools import score
 from hfftools.config import flat
 from hfftools.data.datadir import set_name
-from hfftools.expdir import ExpDir
+from hfftools.expdir import ExpDir, each_once
 from hfftools.infer.decode_sets import read_scores, stale
 from hfftools.log import UserError, log, require
 from hfftools.task.base import Task
@@ -120,12 +120,15 @@ class Plot:
 def read(roots: list[Path]) -> list[Section]:
     """Return sections in the order of `roots`; folders that are no finished experiment are named in the log and left out.
 
+    So are those that differ from another one not even in the seed; a folder that is named twice counts once.
+
     Raises UserError where none is left.
     """
     sections: dict[tuple[Path, str], dict[str, Group]] = {}
     other: list[Path] = []
     unfinished: list[Path] = []
-    for root in roots:
+    seeds: dict[tuple[int, int], Path] = {}  # {(group, seed): experiment}
+    for root in each_once(roots):
         exp = ExpDir(root)
         if not (exp.config.exists() and exp.resources.exists()):
             (unfinished if exp.config.exists() and exp.checkpoints.exists() else other).append(root)
@@ -142,6 +145,10 @@ def read(roots: list[Path]) -> list[Section]:
         options = {k: v for k, v in flat(config).items() if k not in (*HARMLESS, "seed")}
         alike = json.dumps([options, used["metric"]], sort_keys=True)  # a dev set may have got other transcripts
         group = section.setdefault(alike, Group(root.name, dev_name, used["metric"], task_of(config)))
+        first = seeds.setdefault((id(group), config.seed), root)
+        if first != root:  # a copy, or the same run again: it says nothing of other seeds
+            log.warning(f"{root} has the options and the seed of {first}: left out")
+            continue
         group.runs.append(exp)
         group.resources.append(used)
     for what, paths in (("no experiments", other), ("not trained to the end", unfinished)):

@@ -92,6 +92,8 @@ class Units:
         """Write a folder that `load` reads; a kill in between leaves one that `load` refuses."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "units.json").exists():
+            write_json(folder / "units.json", {})  # first, since files without it are not ours
         if self._model:
             with write_aside(folder / "sentencepiece.model") as aside:
                 aside.write_bytes(self._model)
@@ -150,7 +152,9 @@ def make(kind: str, texts: Iterable[str], size: int | None, folder: Path | str) 
         raise UserError(f"{folder} is a file; units need a folder")
     require(size is None or size > 0, f"size {size} is not above 0; it is the number of units")
     with alone(folder, waits=True):
-        if any(path.name != ".lock" for path in folder.iterdir()):
+        if any(not path.name.startswith(".") for path in folder.iterdir()):
+            known = (folder / "units.json").exists()
+            require(known, f"{folder} holds files that hff-units did not write; name another folder for the units")
             try:
                 units = load(folder)
                 if units.made_from == _made_from(kind, texts, size):

@@ -86,10 +86,7 @@ def extract(
     upstream = load_upstream(name).eval()
     upstream.requires_grad_(False)
     chosen = choose_layers(layers, upstream, "--layers")
-    names = [datadir.set_name(directory) for directory in dict.fromkeys(directories)]
-    if twice := [n for n in names if names.count(n) > 1]:
-        raise UserError(f"two data directories are called {twice[0]}; a cache holds one folder a name")
-    for number, directory in enumerate(dict.fromkeys(directories)):
+    for number, directory in enumerate(datadir.of_different_names(directories, str(out or "."))):
         utterances = datadir.read(directory, need_text=False)
         data = Speech(utterances, None)
         if number == 0:

@@ -14,7 +14,7 @@ import numpy as np
 
 from hfftools.disk import check_room, sync, sync_all, writing
 from hfftools.expdir import changed_inputs, write_aside, write_json
-from hfftools.log import UserError
+from hfftools.log import UserError, require
 from hfftools.records import read_json
 
 _FORM = {"layers": [int], "made_from?": {...: str}, "hash?": str, "data?": str}
@@ -62,10 +62,11 @@ class HiddenCache:
             if not path.exists():
                 raise UserError(f"{path} is missing; remove {self.folder} and run stage 2 again")
             places = {}
-            for line in path.read_text(encoding="utf-8").splitlines():
+            # by lines that end in \n alone; the archive is the one next to the list, which may have been moved or copied
+            for line in path.read_bytes().decode("utf-8").rstrip("\n").split("\n"):
                 utt, _, place = line.partition(" ")
                 archive, _, start = place.rpartition(":")
-                places[utt] = archive, int(start)
+                places[utt] = str(self.folder / Path(archive).name), int(start)
             self._scps[layer] = places
         return self._scps[layer]
 
@@ -111,6 +112,7 @@ class HiddenCache:
 
         `name` is the upstream's, and `made_from` has digests and the data directory.
         """
+        require("\n" not in str(self.folder), f"{self.folder}: Kaldi's lists allow no line break in a path; rename it")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.info_file.unlink(missing_ok=True)
         sync(self.folder)  # what follows must not reach the disk before it

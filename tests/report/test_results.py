@@ -167,6 +167,18 @@ def test_costs_are_those_of_the_runs_and_what_an_older_run_does_not_tell_is_left
     assert new["checkpoint MB"] == three_digits(used["checkpoint_bytes"] / 1e6)
 
 
+def test_the_same_run_counts_once(tmp_path, caplog, monkeypatch):
+    first, second = finished(tmp_path / "a", seed=1), finished(tmp_path / "b", seed=2)
+    copy = finished(tmp_path / "copy", seed=1)
+    (tmp_path / "link").symlink_to(first)
+    monkeypatch.setattr(log, "propagate", True)
+    with caplog.at_level("INFO", logger="hff"):
+        table, _ = report([first, second, first, tmp_path / "link", copy], tmp_path / "RESULTS.md", "Twice")
+    assert cells(table)[0]["seeds"] == "2"
+    left_out = {message for message in caplog.messages if "left out" in message}
+    assert left_out == {f"{copy} has the options and the seed of {first}: left out"}
+
+
 def test_an_unfinished_experiment_is_named(tmp_path):
     with pytest.raises(UserError, match="is a finished experiment"):
         report([Path(tmp_path)], tmp_path / "RESULTS.md", "None")

@@ -307,6 +307,8 @@ def test_decoding_takes_no_option_that_changes_a_result(options, corpus, tmp_pat
     shutil.copytree(corpus / "test", tmp_path / "other" / "test")
     with pytest.raises(UserError, match="two data directories are called test"):
         decode_sets.decode([exp.root], [f"{corpus}/test", f"{tmp_path}/other/test"], [])
+    folders = decode_sets.decode([exp.root, exp.root / "."], [f"{corpus}/test", f"{corpus}/test/"], [])
+    assert folders == [exp.root / "decode" / "test"], "a set or an experiment that is named twice counts once"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The cache of hidden states: what was written comes back, anyone's kaldiio reads it, a wrong one is refused."""
 
+import shutil
+
 import kaldiio
 import numpy as np
 import pytest
@@ -53,6 +55,24 @@ def test_an_interrupted_write_leaves_no_cache(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         cache.write(cut(), [0, 2], "some", {"upstream": "abc", "data: audio": "data1"})
     assert HiddenCache(tmp_path, "dev").lacks([0], {}) == ["everything"]
+
+
+def test_a_copy_reads_its_own_archives(cache, tmp_path):
+    shutil.copytree(cache.folder, tmp_path / "copy" / "dev")
+    cache.write(((utt, {0: -hidden[0]}) for utt, hidden in STATES.items()), [0], "other", {"upstream": "abd"})
+    copy = HiddenCache(tmp_path / "copy", "dev")
+    for utt, hidden in STATES.items():
+        assert np.array_equal(copy.read(utt, [0])[0], hidden[0])
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x0bb", "a\x85b", "a:b 1", "é"])
+def test_names_may_have_any_character_but_a_line_break(name, tmp_path):
+    cache = HiddenCache(tmp_path / name, "dev")
+    cache.write([(f"s1-{name.replace(' ', '')}", STATES["s1-u0"])], [0], "some", {"upstream": "abc"})
+    back = HiddenCache(tmp_path / name, "dev").read(f"s1-{name.replace(' ', '')}", [0])
+    assert np.array_equal(back[0], STATES["s1-u0"][0])
+    with pytest.raises(UserError, match="allow no line break in a path"):
+        HiddenCache(tmp_path / "a\nb", "dev").write(STATES.items(), [0], "some", {"upstream": "abc"})
 
 
 def test_a_damaged_archive_is_named(cache):
