@@ -26,10 +26,7 @@ SHARES = (0.5, 0.5, 0.9, 0.6)  # of the renamings that are left, at which a comm
 def commands(corpus, encoder, options):
     """{name: a function that works in the folder exp of the current directory}."""
     small = ["encoder.dim=32", "encoder.layers=2", "encoder.heads=2", "targets.clusters=12", "steps=12"]
-    small += [
-        "save_steps=3",
-        "log_steps=3",
-    ]  # a line of history.jsonl is a mean over the steps since the last one of this call
+    small += ["save_steps=3", "log_steps=2"]  # so that a line of history.jsonl is a mean over steps of two calls
     sets = [f"{name}={corpus}/{name}" for name in ("train", "dev", "units")]
     probing = [f"upstream={encoder}", *sets, "parts=[asr]", "epochs=2", "batch_seconds=12", "workers=0", "device=cpu"]
 

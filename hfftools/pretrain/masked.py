@@ -164,6 +164,7 @@ class _Run:
         self.exp, self.config, self.objective = exp, config, objective
         self.step = self.epoch = self.position = 0
         self.seconds, self.since = 0.0, time.monotonic()  # of training in earlier calls; begin of this one
+        self.sums, self.recorded_s = np.zeros(4), 0.0  # of loss, accuracy, seconds of audio, steps since the last record
         self.modules = nn.ModuleDict({"encoder": objective.model, "head": objective.head})
         parameters, betas = self.modules.parameters(), (0.9, 0.98)  # betas as in HuBERT
         optimizer = torch.optim.AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay)
@@ -182,12 +183,14 @@ class _Run:
         write_text(exp.history, "".join(json.dumps(record) + "\n" for record in self.history))
 
     def _restore(self) -> None:
-        numbers = {**dict.fromkeys(("step", "epoch", "position"), int), "seconds?": float}
+        numbers = {**dict.fromkeys(("step", "epoch", "position"), int), "sums?": [float]}
+        numbers |= {"seconds?": float, "recorded_seconds?": float}
         state = read_state(self.exp.state, dict.fromkeys(self.parts, dict) | numbers)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.step, self.epoch, self.position = state["step"], state["epoch"], state["position"]
-        self.seconds = state.get("seconds", 0.0)
+        self.seconds, self.recorded_s = state.get("seconds", 0.0), state.get("recorded_seconds", 0.0)
+        self.sums = np.array(state.get("sums", [0.0] * 4))
         log.info(f"resuming at step {self.step}")
 
     def _trained_s(self) -> float:
@@ -205,12 +208,12 @@ class _Run:
         facts = {"steps": self.step, "hours": hours, "last": last, "targets": self.objective.about}
         save(self.objective.model, self.exp.encoder, facts)
         numbers = {"step": self.step, "epoch": self.epoch, "position": self.position, "seconds": self._trained_s()}
+        numbers |= {"sums": self.sums.tolist(), "recorded_seconds": self.recorded_s}
         write_state(self.exp.state, {name: part.state_dict() for name, part in self.parts.items()} | numbers)
 
     def run(self) -> None:
         """Make the remaining steps; log, record and save at the intervals of the configuration."""
         self.modules.train()
-        sums, since = np.zeros(4), time.monotonic()  # of loss, accuracy, seconds of audio, steps since the last record
         batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
         bar = progress((), self.config.steps, "pre-training", "step")
         bar.update(self.step)
@@ -220,15 +223,15 @@ class _Run:
             if self.position == len(batches):
                 self.epoch, self.position = self.epoch + 1, 0
                 batches = _batches(self.objective.corpus.lens, self.config, self.epoch)
-            sums += (*self._update(batches[self.position]), 1)
+            self.sums += (*self._update(batches[self.position]), 1)
             bar.update()
             last = self._place(self.step) >= self.config.steps
             if self.step % self.config.log_steps == 0 or last:
-                loss, accuracy, seconds, _ = sums / sums[3]
-                speed = seconds * sums[3] / (time.monotonic() - since)
+                loss, accuracy, _, _ = self.sums / self.sums[3]
+                speed = self.sums[2] / (self._trained_s() - self.recorded_s)
                 bar.set_postfix_str(f"loss {loss:.3f} acc {accuracy:.3f}", refresh=False)
                 self._record(loss=round(loss, 4), accuracy=round(accuracy, 4), audio_seconds_per_second=round(speed, 1))
-                sums, since = np.zeros(4), time.monotonic()
+                self.sums, self.recorded_s = np.zeros(4), self._trained_s()
             if self.step % self.config.save_steps == 0 or last:
                 self._save()
         bar.close()
