@@ -164,7 +164,10 @@ class _Run:
         self.exp, self.config, self.objective = exp, config, objective
         self.step = self.epoch = self.position = 0
         self.seconds, self.since = 0.0, time.monotonic()  # of training in earlier calls; begin of this one
-        self.sums, self.recorded_s = np.zeros(4), 0.0  # of loss, accuracy, seconds of audio, steps since the last record
+        self.sums, self.recorded_s = (
+            np.zeros(4),
+            0.0,
+        )  # of loss, accuracy, seconds of audio, steps since the last record
         self.modules = nn.ModuleDict({"encoder": objective.model, "head": objective.head})
         parameters, betas = self.modules.parameters(), (0.9, 0.98)  # betas as in HuBERT
         optimizer = torch.optim.AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay)
