@@ -164,10 +164,8 @@ class _Run:
         self.exp, self.config, self.objective = exp, config, objective
         self.step = self.epoch = self.position = 0
         self.seconds, self.since = 0.0, time.monotonic()  # of training in earlier calls; begin of this one
-        self.sums, self.recorded_s = (
-            np.zeros(4),
-            0.0,
-        )  # of loss, accuracy, seconds of audio, steps since the last record
+        self.sums = np.zeros(4)  # of loss, accuracy, seconds of audio, steps since the last record
+        self.recorded_s = 0.0  # trained seconds at that record
         self.modules = nn.ModuleDict({"encoder": objective.model, "head": objective.head})
         parameters, betas = self.modules.parameters(), (0.9, 0.98)  # betas as in HuBERT
         optimizer = torch.optim.AdamW(parameters, config.lr, betas, weight_decay=config.weight_decay)
@@ -211,8 +209,8 @@ class _Run:
         facts = {"steps": self.step, "hours": hours, "last": last, "targets": self.objective.about}
         save(self.objective.model, self.exp.encoder, facts)
         numbers = {"step": self.step, "epoch": self.epoch, "position": self.position, "seconds": self._trained_s()}
-        numbers |= {"sums": self.sums.tolist(), "recorded_seconds": self.recorded_s}
-        write_state(self.exp.state, {name: part.state_dict() for name, part in self.parts.items()} | numbers)
+        record = {"sums": self.sums.tolist(), "recorded_seconds": self.recorded_s}
+        write_state(self.exp.state, {name: part.state_dict() for name, part in self.parts.items()} | numbers | record)
 
     def run(self) -> None:
         """Make the remaining steps; log, record and save at the intervals of the configuration."""
