@@ -98,11 +98,14 @@ def _plain(path: Path) -> Iterator[Path]:
 
 
 def of_units(path: Path) -> str | None:
-    """Return the digest of the units of a model that hff-lm made of units; None for a model of words or of other origin."""
+    """Return the digest of the units of a model that hff-lm made of units; None for a model of words or of other origin.
+
+    lm.arpa may have been packed, or made a binary, next to its record.
+    """
     info = path.parent / "lm.json"
-    if path.name != "lm.arpa" or not info.exists():
+    if path.name.partition(".")[0] != "lm" or not info.exists():
         return None
-    return read_json(info, {"units": str | None}, "remove it and run hff-lm again")["units"]
+    return read_json(info, {"units": str | None}, "run hff-lm again")["units"]
 
 
 def check_units(ngram: Ngram, units: Units) -> None:
@@ -131,10 +134,7 @@ def words(path: Path) -> list[str]:
     require(path.exists(), f"search.lexicon: {path} does not exist")
     if path.is_dir():
         return sorted(set(" ".join(read_texts(path)).split()))
-    with open(path, "rb") as file:
-        head = file.read(len(BINARY))
-    if head == BINARY:
-        listing = path.parent / "words.txt"
+    if (listing := list_of_words(path)) != path:
         require(
             listing.exists(), f"search.lexicon: {path} lists no words, and {listing} is missing; name a list of words"
         )
@@ -146,6 +146,12 @@ def words(path: Path) -> list[str]:
     else:
         listed = [line.split()[0] for line in chain([first] * bool(first), lines)]
     return sorted(set(listed) - {BEGIN, END, UNKNOWN, UNKNOWN.upper()})
+
+
+def list_of_words(path: Path) -> Path:
+    """Return the file from which the words of a list or of a language model are read."""
+    with open(path, "rb") as file:
+        return path.parent / "words.txt" if file.read(len(BINARY)) == BINARY else path
 
 
 def _unigrams(lines: Iterable[str]) -> list[str]:

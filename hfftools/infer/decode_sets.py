@@ -71,7 +71,7 @@ def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     utterances = datadir.read(directory, need_text=False, reference=job.task.reference)
     asked = search_weights.facts(job.search)
     data_digests = of_set("data", utterances, speakers=True)
-    digests = {"checkpoint": job.checkpoint, **data_digests}
+    digests = {"checkpoint": job.checkpoint, **data_digests, **search_weights.chosen_on(job.config, job.search)}
     info = out / "decode.json"
     if info.exists():
         old = read_json(info, dict)

@@ -11,6 +11,7 @@ from hfftools import score
 from hfftools.data import datadir
 from hfftools.data.datadir import Utterance
 from hfftools.data.inputs import file_digest, of_set
+from hfftools.decode import lm
 from hfftools.decode.search import Search
 from hfftools.expdir import ExpDir, changed_inputs, write_json
 from hfftools.log import UserError, log
@@ -33,10 +34,14 @@ def resolve(search: Search, config: Config) -> Search:
     task = experiment.task_of(config)
     task.check_search(search)
     lexicon = search.lexicon
+    over_units = bool(search.lm) and lm.of_units(Path(search.lm)) is not None
+    if over_units and lexicon:
+        raise UserError(
+            f"search.lexicon: {search.lm} is over units, and a lexicon takes a model of words; leave search.lexicon out, or "
+            "make a model with hff-lm without --units"
+        )
     if search.lm and lexicon is None:
-        from hfftools.decode.lm import of_units
-
-        lexicon = of_units(Path(search.lm)) is None
+        lexicon = not over_units
     if lexicon is True:
         lexicon = search.lm or config.data.train
     return replace(search, lexicon=lexicon or None, beam_size=search.beam_size or max(task.beam_size, search.nbest))
@@ -53,7 +58,8 @@ def _digest(path: str) -> str:
     file = Path(path) / "text" if Path(path).is_dir() else Path(path)
     if not file.exists():
         raise UserError(f"{file} does not exist: search.lm and search.lexicon name files that are there")
-    return file_digest(file)
+    listing = lm.list_of_words(file)
+    return file_digest(file) if listing == file or not listing.exists() else file_digest(file, listing)
 
 
 def facts(search: Search) -> dict:
@@ -68,17 +74,30 @@ def facts(search: Search) -> dict:
     return record
 
 
+def chosen_on(config: Config, search: Search) -> dict[str, str]:
+    """Return the digests of the dev set where weights are chosen on it; they are part of what a set is decoded from."""
+    given = search.lm_weight is not None and search.word_score is not None
+    if not search.lm or given or not Path(config.data.dev).is_dir():
+        return {}
+    return of_set("dev", _dev(config, experiment.task_of(config).reference))
+
+
+def _dev(config: Config, reference: str) -> list[Utterance]:
+    """Return the utterances of data.dev that have a reference."""
+    try:
+        return [utt for utt in datadir.read(config.data.dev, reference=reference) if utt.text]
+    except UserError as error:
+        advice = "weights are chosen on data.dev; fix that set, or give search.lm_weight and search.word_score"
+        raise UserError(f"{error}; {advice}") from None
+
+
 def weigh(exp: ExpDir, config: Config, search: Search, model: Model) -> Search:
     """Return the search with both weights: as given, as chosen on dev before, or as chosen now and kept in search.json."""
     if not search.lm:
         return replace(search, word_score=search.word_score or 0.0) if search.name != "greedy" else search
     if search.lm_weight is not None and search.word_score is not None:
         return search
-    try:
-        utterances = [utt for utt in datadir.read(config.data.dev, reference=model.task.reference) if utt.text]
-    except UserError as error:
-        advice = "weights are chosen on data.dev; fix that set, or give search.lm_weight and search.word_score"
-        raise UserError(f"{error}; {advice}") from None
+    utterances = _dev(config, model.task.reference)
     options = facts(replace(search, nbest=1))
     digests = {"checkpoint": checkpoint.digest(exp.final), **of_set("dev", utterances)}
     kept = (

@@ -146,6 +146,7 @@ def speech(config: Config, directory: str, targets: Targets, model: Model, only:
         if lacks := cache.lacks(model.layers, states_from(model.upstream, utterances)):
             log.info(f"{cache.folder} lacks {', '.join(lacks)} of {directory}: running the upstream")
             cache = None
+    _report_unknown(Path(directory) / model.task.reference, utterances, targets)
     chosen = [utt for utt in utterances if only is None or utt.id in only]
     return Speech(chosen, targets, cache, model.layers)
 
@@ -175,18 +176,33 @@ def learnable(
         _refuse_unknown(Path(directory) / reference, utterances, targets)
         fastest = max(perturb.config.speeds) if perturb else 1.0
         utterances = _long_enough(directory, utterances, targets, upstream, frames_needed, fastest)
+    else:
+        _report_unknown(Path(directory) / reference, utterances, targets)
     return Speech(utterances, targets, cache, layers, perturb)
+
+
+def _unknown(file: Path, utterances: list[Utterance], targets: Targets) -> str:
+    """Return a clause that says how many references have symbols that the targets lack; empty where none has."""
+    symbols_of = {u.id: targets.unknown(u.text or "") for u in utterances}
+    unknown = {utt: symbols for utt, symbols in symbols_of.items() if symbols}
+    if not unknown:
+        return ""
+    utt, symbols = next(iter(unknown.items()))
+    first = f"first {utt}: {' '.join(repr(s) for s in symbols)}"
+    return f"{file}: {len(unknown)} of {len(utterances)} utterances have symbols that the units lack, {first}"
 
 
 def _refuse_unknown(file: Path, utterances: list[Utterance], targets: Targets) -> None:
     """Raise UserError if references have symbols that the targets lack."""
-    symbols_of = {u.id: targets.unknown(u.text or "") for u in utterances}
-    unknown = {utt: symbols for utt, symbols in symbols_of.items() if symbols}
-    if unknown:
-        utt, symbols = next(iter(unknown.items()))
-        raise UserError(
-            f"{file}: {len(unknown)} utterances have symbols that the units lack, first {utt}: "
-            f"{' '.join(repr(s) for s in symbols)}; make the units from this text, or normalise it"
+    if clause := _unknown(file, utterances, targets):
+        raise UserError(f"{clause}; make the units from this text, or normalise it")
+
+
+def _report_unknown(file: Path, utterances: list[Utterance], targets: Targets) -> None:
+    """Warn of references that no hypothesis can equal, as where case or Unicode form is not that of the training text."""
+    if clause := _unknown(file, utterances, targets):
+        log.warning(
+            f"{clause}; these count as errors: write the text as that of the training set (hff-datadir normalise)"
         )
 
 

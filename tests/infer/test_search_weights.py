@@ -1,17 +1,22 @@
 """Searching with a trained experiment: weights come from dev, results have a folder of their own and are kept."""
 
+import gzip
 import json
+import shutil
 import sys
 
 import pytest
 
+from hfftools.config import with_option
 from hfftools.data import datadir
 from hfftools.data.table import read_table
 from hfftools.decode import ngram
+from hfftools.decode.lm import BINARY
 from hfftools.decode.search import Search
 from hfftools.infer import decode_sets, search_weights
 from hfftools.log import UserError
 from hfftools.report.results import report
+from hfftools.text import units
 from hfftools.train import experiment, job
 
 
@@ -76,6 +81,46 @@ def test_weights_are_chosen_on_dev_never_on_test_and_kept(trained, corpus, tmp_p
     assert seen == [f"{corpus}/train"]  # the weights were kept
     known = {word for utt in datadir.read(corpus / "train") for word in utt.text.split()}
     assert {word for text in read_table(folder / "text", False).values() for word in text.split()} <= known
+
+
+def test_a_set_is_decoded_again_when_the_dev_set_of_its_weights_has_changed(trained, corpus, tmp_path, monkeypatch):
+    shutil.copytree(corpus / "dev", tmp_path / "dev")
+    config = with_option(experiment.read_config(trained, []), "data.dev", str(tmp_path / "dev"))
+    chosen, given = Search("beam", lm="lm.arpa"), Search("beam", lm="lm.arpa", lm_weight=1.0, word_score=0.0)
+    first = search_weights.chosen_on(config, chosen)
+    lines = (tmp_path / "dev" / "text").read_text().splitlines()
+    (tmp_path / "dev" / "text").write_text("\n".join([f"{lines[0]}s", *lines[1:]]) + "\n")
+    second = search_weights.chosen_on(config, chosen)
+    assert first != second and search_weights.chosen_on(config, given) == {}
+    assert search_weights.chosen_on(with_option(config, "data.dev", "/nowhere"), chosen) == {}
+    search, stamps = Search("beam", tag="again"), []
+    for record in (first, first, second):
+        monkeypatch.setattr(search_weights, "chosen_on", lambda *_, record=record: record)
+        (folder,) = decode_sets.decode([trained.root], [], [], search)
+        stamps.append((folder / "text").stat().st_mtime_ns)
+    assert stamps[0] == stamps[1] != stamps[2]
+
+
+def test_a_model_of_units_takes_no_lexicon(trained, corpus, tmp_path):
+    config, texts = experiment.read_config(trained, []), [utt.text for utt in datadir.read(corpus / "train")]
+    made = ngram.make(texts, 2, units.load(corpus / "units"), tmp_path)
+    packed = tmp_path / "lm.arpa.gz"
+    packed.write_bytes(gzip.compress(made.read_bytes()))
+    for path in (made, packed):
+        for lexicon in (True, str(corpus / "train")):
+            with pytest.raises(UserError, match="is over units, and a lexicon takes a model of words"):
+                search_weights.resolve(Search("beam", lm=str(path), lexicon=lexicon), config)
+        for lexicon in (None, False):
+            assert search_weights.resolve(Search("beam", lm=str(path), lexicon=lexicon), config).lexicon is None
+
+
+def test_the_words_of_a_binary_model_are_part_of_a_search(tmp_path):
+    (tmp_path / "lm.bin").write_bytes(BINARY + bytes(100))
+    search, facts = Search("beam", lm=str(tmp_path / "lm.bin"), lexicon=str(tmp_path / "lm.bin")), []
+    for content in ("go\n", "go\nhome\n"):
+        (tmp_path / "words.txt").write_text(content)
+        facts.append(search_weights.facts(search))
+    assert facts[0] != facts[1]
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra(trained, corpus, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from hfftools.data.perturb import Perturb
 from hfftools.data.table import read_table, write_table
 from hfftools.expdir import ExpDir
 from hfftools.infer import decode_sets
-from hfftools.log import UserError
+from hfftools.log import UserError, log
 from hfftools.nn.ctc import frames_needed
 from hfftools.records import read_json_lines
 from hfftools.text import units
@@ -184,6 +184,21 @@ def test_unknown_symbols_are_named(options, corpus, tmp_path):
     units.train("char", ["abc"], None, tmp_path / "units")
     with pytest.raises(UserError, match="symbols that the units lack, first"):
         train(tmp_path / "exp", options, f"data.units={tmp_path}/units")
+
+
+def test_references_that_no_hypothesis_can_equal_are_reported(options, corpus, tmp_path, caplog, monkeypatch):
+    for name in ("dev", "test"):
+        shutil.copytree(corpus / name, tmp_path / name)
+        rows = read_table(tmp_path / name / "text")
+        write_table(tmp_path / name / "text", {utt: text.upper() for utt, text in rows.items()})
+    monkeypatch.setattr(log, "propagate", True)
+    exp = train(tmp_path / "exp", options, f"data.dev={tmp_path}/dev", "train.epochs=1")
+    monkeypatch.setattr(log, "propagate", True)  # training has turned it off
+    decode_sets.decode([exp.root], [f"{tmp_path}/test"], [])
+    for name in ("dev", "test"):
+        count = len(read_table(tmp_path / name / "text"))
+        clause = f"{tmp_path}/{name}/text: {count} of {count} utterances have symbols that the units lack, first "
+        assert any(message.startswith(clause) and "count as errors" in message for message in caplog.messages), name
 
 
 def test_labels_longer_than_frames_are_named_before_training(options, corpus, tmp_path):
