@@ -7,6 +7,16 @@ exp=exp
 if [ "${upstream}" != hff_tiny ]; then exp=exp_$(basename "${upstream}" | tr -c 'A-Za-z0-9_.\n' '_'); fi
 feats=${exp}/feats
 
+# Names of experiments are made of these, and separated by spaces.
+if [ -z "${methods// /}" ]; then _options_die "--methods: name a method of conf/method"; fi
+if [ -z "${seeds// /}" ]; then _options_die "--seeds: give a number"; fi
+for seed in ${seeds}; do
+    case ${seed} in *[!0-9]*) _options_die "--seeds: '${seed}' is not a whole number" ;; esac
+done
+case ${tag} in
+*[[:space:]/\*\?\[]*) _options_die "--tag: '${tag}' is a part of folders' names, and takes no spaces, no slash, and none of *?[" ;;
+esac
+
 # Options that would fail in stage 5 are refused before stage 1. lm_names: language models that are downloaded by name.
 case ${lm} in
 words) lm_file=data/lm_${probe_set}/lm.arpa ;;

@@ -68,7 +68,7 @@ _stage_at_exit() {
 
 for _stage_bound in stage stop_stage; do
     case "${!_stage_bound:-}" in
-        '' | *[!0-9]*)
+        '' | *[!0-9]* | ??????????*) # more than nine digits are no number to bash
             echo "${0##*/}: error: --${_stage_bound//_/-} takes a number, not '${!_stage_bound:-}'" >&2
             exit 1
             ;;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Common Voice: one language of a release, all of its training speech or some hours of it. ./run.sh --help
 set -euo pipefail
+if [ ! -e utils/settings.sh ]; then echo "run.sh: error: run it in its own folder, as ./run.sh" >&2; exit 1; fi
 . utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]

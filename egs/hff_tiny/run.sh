@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Rebuild hff_tiny, the upstream in the package, from training parts of public corpora. ./run.sh --help
 set -euo pipefail
+if [ ! -e utils/settings.sh ]; then echo "run.sh: error: run it in its own folder, as ./run.sh" >&2; exit 1; fi
 . utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # LibriSpeech: read English; mini_librispeech's 5 hours, 100 h or 960 h, or Libri-Light's 10 min to 10 h. ./run.sh --help
 set -euo pipefail
+if [ ! -e utils/settings.sh ]; then echo "run.sh: error: run it in its own folder, as ./run.sh" >&2; exit 1; fi
 . utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]

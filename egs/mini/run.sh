@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The demo: synthesised speech, the bundled upstream, and three ways to use its frozen layers. ./run.sh --help
 set -euo pipefail
+if [ ! -e utils/settings.sh ]; then echo "run.sh: error: run it in its own folder, as ./run.sh" >&2; exit 1; fi
 . utils/settings.sh
 
 help_message="Usage: ./run.sh [--stage N] [--stop-stage M] [--option value ...]

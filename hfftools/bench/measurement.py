@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from hfftools import memory
 from hfftools.data.batch import Batch
 from hfftools.log import UserError, log, setup_logging
 from hfftools.meter import flops, resources
@@ -163,9 +164,12 @@ def _main() -> None:
             result, code = measure_here(**job), 0
         except UserError as error:
             result, code = {"error": str(error)}, _FAILED
-        except torch.OutOfMemoryError as error:
-            log.error(error)
-            result, code = {"error": "out of the GPU's memory; take fewer or shorter utterances"}, _FAILED
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            log.error(" ".join(str(error).split()))
+            where = "the GPU's memory" if isinstance(error, torch.OutOfMemoryError) else "memory"
+            result, code = {"error": f"out of {where}; take fewer or shorter utterances"}, _FAILED
     print(json.dumps(result))
     sys.exit(code)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hfftools.bench import measurement
 from hfftools.config import conf_file
-from hfftools.log import UserError, log
+from hfftools.log import UserError, log, require
 from hfftools.meter import resources
 from hfftools.model import check
 from hfftools.show import show
@@ -37,6 +37,8 @@ def _configure(word: str, files: list[Path], overrides: list[str]) -> Config:
     """Return the configuration of one method as spelled; its own options win over `overrides`."""
     name, _, own = word.partition(":")
     options = re.split(r",(?![^\[]*\])", own) if own else []  # not at the commas of a list such as fuse.layers=[2,4]
+    named = [option for option in [*overrides, *options] if option.startswith("upstream=")]
+    require(len(set(named)) <= 1, f"'{named[-1]}': name the upstream by --upstream alone, which the table is headed by")
     config = experiment.configure([conf_file("method", name), *files], [*overrides, *options])
     parse(config.upstream).check_sizes()
     return experiment.choose_precision(config, experiment.device_of(config.device))

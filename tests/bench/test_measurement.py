@@ -87,6 +87,9 @@ def test_a_method_carries_options_of_its_own(small):
         methods.configure(["houlsby:tune.layerz=top1"], [], small)
     with pytest.raises(UserError, match="there is no method 'hf'; did you mean hff"):
         methods.configure(["hf"], [], small)
+    for words, more in ((["hff"], ["upstream=fbank"]), (["hff:upstream=fbank"], [])):
+        with pytest.raises(UserError, match="'upstream=fbank': name the upstream by --upstream alone"):
+            methods.configure(words, [], [*small, *more])
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,13 @@ def test_hff_account_on_the_bundled_upstream():
     (row,) = rows([line for line in done.stdout.splitlines() if line.startswith("|")])
     assert row["method"] == "hff" and row["upstream"] == row["inserted"] == "0" and float(row["forward GFLOP"]) > 0
     assert not re.search(r"seconds a step|audio s/s", done.stdout) and "Random weights" in done.stdout
+
+
+@pytest.mark.parametrize("size", ["--seconds=1e9", "--batch=1000000000"])
+def test_what_does_not_fit_into_memory_is_one_line(size):
+    done = command("account", "--upstream=fbank", "--method=last_layer", size)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.endswith(": error: out of memory; take fewer or shorter utterances\n")
 
 
 def test_a_name_without_sizes_is_one_line():

@@ -86,6 +86,7 @@ def test_a_config_file_is_read_before_all_options(recipe):
         (["--config", "none.conf"], ["there is no file 'none.conf'"]),
         (["--config"], ["there is no file ''"]),
         (["--stage", "one"], ["--stage takes a number, not 'one'"]),
+        (["--stage", "99999999999999999999"], ["--stage takes a number, not '99999999999999999999'"]),
         (["--stop-stage", "-1"], ["--stop-stage takes a number, not '-1'"]),
     ],
 )
@@ -259,6 +260,12 @@ def test_a_language_model_is_made_where_a_search_needs_it(stages, lm, command):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"methods": " "}, "--methods: name a method"),
+        ({"seeds": ""}, "--seeds: give a number"),
+        ({"seeds": "1 x"}, "--seeds: 'x' is not a whole number"),
+        ({"tag": "a b"}, "--tag: 'a b' is a part of folders' names"),
+        ({"tag": "a/b"}, "--tag: 'a/b' is a part of folders' names"),
+        ({"tag": "*"}, "--tag: '*' is a part of folders' names"),
         ({"searches": ""}, "--searches: '' is not one of greedy beam beam_lm, which"),
         (
             {"lm": "5-gram", "lm_names": "3-gram 4-gram"},
@@ -276,6 +283,12 @@ def test_what_would_fail_in_stage_5_is_refused_at_once(stages, options, message)
     (stages.folder / "conf" / "rnnt.yaml").write_text("offers greedy beam")
     done = stages("local", **options)
     assert done.returncode == 1 and message in done.stderr and not done.stdout
+
+
+@pytest.mark.parametrize("corpus", ["an4", "commonvoice", "hff_tiny", "librispeech", "mini"])
+def test_a_recipe_that_is_run_elsewhere_says_so(corpus, tmp_path):
+    done = subprocess.run([ROOT / "egs" / corpus / "run.sh"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "run.sh: error: run it in its own folder, as ./run.sh\n")
 
 
 def test_several_processes_train_through_torchrun(stages):
