@@ -126,7 +126,7 @@ def state_kinds(root: Path) -> dict[str, Kind]:
         return cache.lacks([0, 1], info["made_from"]) or [cache.read(utt, [0, 1]) for utt in TEXTS]
 
     known = (feats / "set" / "cache.json").read_text()
-    for name in ("cache.json", "layer_01.ark", "layer_01.scp"):
+    for name in ("cache.json", "states_00000.safetensors", "utt2shard"):
         kinds[name] = Kind(feats / "set" / name, {"read": read}, str(feats))
     features.corpus([str(root / "set")], root / "mel")
     for name in ("index.json", "mel.npy"):

@@ -89,7 +89,7 @@ def test_a_read_file_keeps_its_name_and_other_errors_stay(tmp_path, limited):
     cache = HiddenCache(tmp_path, "dev")
     with pytest.raises(OSError) as raised:
         cache.write([("u", {0: NOISE[None]})], [0], "x", {"upstream": "hash"})
-    assert raised.value.filename == str(cache.folder) and not cache.info_file.exists()
+    assert raised.value.filename.startswith(str(cache.folder)) and not cache.info_file.exists()
 
 
 def refusal(function):
@@ -106,8 +106,8 @@ def test_an_estimate_comes_before_extraction(corpus, encoder, tmp_path, monkeypa
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 10_000))
     cpu = torch.device("cpu")
     line = refusal(lambda: extract(str(encoder), [f"{corpus}/dev"], tmp_path, "all", 60, cpu))
-    assert f"{tmp_path}/dev: what extraction writes takes about 0.000" in line and "1e-05 GB are free" in line
-    assert not list(tmp_path.rglob("*.ark"))
+    assert f"{tmp_path}/dev: what extraction writes takes about 6.66e-05 GB" in line and "1e-05 GB are free" in line
+    assert not list(tmp_path.rglob("states_*"))
 
 
 def test_standard_output_is_named(tmp_path):

@@ -39,7 +39,7 @@ DOORS = {
     "s3prl": "upstream/s3prl.py",
     "transformers": "upstream/huggingface.py",
     "huggingface_hub": "upstream/hub.py",
-    "kaldiio": "upstream/state_cache.py",
+    "kaldiio": "upstream/state_archives.py",
     "soundfile": "audio/decoder.py",
     "sentencepiece": "text/units.py",
     "espeakng_loader": "audio/espeak.py",

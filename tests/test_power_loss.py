@@ -68,11 +68,15 @@ def put_back(folder, left):
         path.write_bytes(content)
 
 
-def write_cache(folder):
+def write_cache(folder, form="float32"):
     cache = HiddenCache(folder, "dev")
     if cache.lacks([0, 1], MADE_FROM):
-        cache.write(STATES.items(), [0, 1], "x", MADE_FROM)
+        cache.write(STATES.items(), [0, 1], "x", MADE_FROM, form)
     assert all(np.array_equal(cache.read(utt, [1])[1], STATES[utt][1]) for utt in STATES)
+
+
+def write_archives(folder):
+    write_cache(folder, "kaldi")
 
 
 def write_units(folder):
@@ -92,7 +96,7 @@ def write_record(folder):
     write_json(path, {"n": 2})
 
 
-@pytest.mark.parametrize("command", [write_cache, write_units, write_lm, write_record])
+@pytest.mark.parametrize("command", [write_cache, write_archives, write_units, write_lm, write_record])
 def test_what_a_loss_of_power_leaves_is_gone_on_from(command, tmp_path, monkeypatch):
     folder = tmp_path / "disk"
     folder.mkdir()

@@ -94,7 +94,7 @@ def test_states_arrays_and_yaml_are_not_unpickled(tmp_path, mark):
 def test_hidden_states_from_elsewhere_run_nothing(tmp_path, mark):
     def made():
         cache = HiddenCache(tmp_path, "dev")
-        cache.write([("u1", {0: np.ones((2, 3), np.float32)})], [0], "some", {"upstream": "abc"})
+        cache.write([("u1", {0: np.ones((2, 3), np.float32)})], [0], "some", {"upstream": "abc"}, "kaldi")
         return HiddenCache(tmp_path, "dev")
 
     assert (made().read("u1", [0])[0] == 1).all()

@@ -11,6 +11,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the cache; without it the upstream is only verified")
     parser.add_argument("--layers", default="all", help="all, last, or numbers such as 2,4,6")
     parser.add_argument(
+        "--form",
+        help="float16 (2 bytes a value; the default), int8 (1.06), float32 (4), or kaldi: float32 in archives that other "
+        "toolkits read",
+    )
+    parser.add_argument(
         "--batch-seconds", type=number, default=60.0, help="seconds of audio per batch, padding included"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes that load audio; 0: none")
@@ -23,7 +28,9 @@ def main() -> None:
 
     setup_logging()
     layers = args.layers if args.layers in ("all", "last") else args.layers.split(",")
-    extract(args.upstream, args.data, args.out, layers, args.batch_seconds, device_of(args.device), args.workers)
+    extract(
+        args.upstream, args.data, args.out, layers, args.batch_seconds, device_of(args.device), args.workers, args.form
+    )
 
 
 def cli() -> None:

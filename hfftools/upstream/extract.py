@@ -1,6 +1,6 @@
 """Check that an upstream works on data directories and, where asked for, cache its hidden states.
 
-A set whose cache is there, whole, and of the same weights and utterances is skipped.
+A set whose cache is there, whole, and of the same weights and utterances is skipped; an interrupted one is completed.
 """
 
 import os
@@ -17,7 +17,7 @@ from hfftools.disk import alone
 from hfftools.log import UserError, log, progress, require
 from hfftools.upstream.base import Upstream, choose_layers
 from hfftools.upstream.names import load_upstream
-from hfftools.upstream.state_cache import HiddenCache
+from hfftools.upstream.state_cache import FORMS, HiddenCache
 
 
 def verify(upstream: Upstream, data: Speech) -> None:
@@ -55,10 +55,20 @@ def verify(upstream: Upstream, data: Speech) -> None:
 
 @torch.inference_mode()
 def _states(
-    upstream: Upstream, data: Speech, layers: list[int], batch_seconds: float, device: torch.device, workers: int
+    upstream: Upstream,
+    data: Speech,
+    layers: list[int],
+    batch_seconds: float,
+    device: torch.device,
+    workers: int,
+    kept: set[str],
 ) -> Iterator:
+    """Yield (utterance, {layer: h [T, D]}) of all batches in which there is an utterance that is not kept."""
+    planned = plan(data.durations_s, batch_seconds)  # the same batches after an interrupt, so that the states are equal
     bar = progress(None, len(data), "hidden states")
-    for batch in data.batches(plan(data.durations_s, batch_seconds), workers):
+    planned = [rows for rows in planned if not all(data.utterances[row].id in kept for row in rows)]
+    bar.update(len(data) - sum(map(len, planned)))
+    for batch in data.batches(planned, workers):
         batch = batch.to(device)
         hidden, lens_B = upstream(batch.wav_BN, batch.num_samples_B, layers)
         arrays = {layer: h.float().cpu().numpy() for layer, h in hidden.items()}
@@ -76,11 +86,14 @@ def extract(
     batch_seconds: float,
     device: torch.device,
     workers: int = 1,
+    form: str | None = None,
 ) -> None:
     """Load and verify upstream `name` on the first directory; with `out`, cache its `layers` for each directory.
 
-    So many `workers` are processes that load audio.
+    So many `workers` are processes that load audio. `form` is one of FORMS of state_cache.py; None: that of the cache
+    that is there already, else float16.
     """
+    require(form in (None, *FORMS), f"--form: '{form}' is not one of {', '.join(FORMS)}")
     require(batch_seconds > 0, f"--batch-seconds: {batch_seconds} is not above 0")
     require(workers >= 0, f"--workers: {workers} is below 0")
     upstream = load_upstream(name).eval()
@@ -97,14 +110,20 @@ def extract(
         digests = of_set("data", utterances, text=False)
         with alone(cache.folder, waits=True):
             lacks = cache.lacks(chosen, {**upstream.digests, **digests})
+            there = cache.form() if cache.info_file.exists() else "float16"
+            if form not in (None, there):
+                lacks.append("form")
             if not lacks:
                 log.info(f"{cache.folder} is there already")
                 continue
             refuse_other_set(cache.made_from(), directory, digests, cache.folder, "give another folder, by --out")
             if cache.info_file.exists():
                 log.info(f"{cache.folder} is made again: {', '.join(lacks)} of it differ")
-            cache.check_room(sum(data.durations_s) * upstream.frame_rate_hz, [upstream.dims[layer] for layer in chosen])
-            states = _states(upstream.to(device), data, chosen, batch_seconds, device, workers)
+            frames = sum(data.durations_s) * upstream.frame_rate_hz
+            chosen_form = form or there
+            cache.check_room(frames, [upstream.dims[layer] for layer in chosen], chosen_form)
             made_from = {**upstream.digests, **digests, "directory": os.path.realpath(directory)}
-            frames = cache.write(states, chosen, name, made_from)
+            kept = cache.kept(chosen, made_from, chosen_form)
+            states = _states(upstream.to(device), data, chosen, batch_seconds, device, workers, kept)
+            frames = cache.write(states, chosen, name, made_from, chosen_form)
         log.info(f"{cache.folder}: {len(utterances)} utterances, {frames} frames, layers {chosen}")

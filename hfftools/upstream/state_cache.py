@@ -1,23 +1,26 @@
-"""Keep the hidden states {layer: h [T, D]} of each utterance in Kaldi archives on disk; only this module uses kaldiio.
+"""Keep the hidden states {layer: h [T, D]} of each utterance on disk, so that no epoch computes them again.
 
-A cache holds one folder a set, and in it `layer_NN.ark` and `layer_NN.scp` for each layer, which kaldiio reads anywhere,
-and cache.json, written last, which says what they were made from.
+A cache holds one folder a set, and in it the states, in one of FORMS, and cache.json, written last, which says what they
+were made from. begun.json says the same of a cache that is not complete: what is there already is kept.
 """
 
-import struct
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 
-import kaldiio
 import numpy as np
 
-from hfftools.disk import check_room, sync, sync_all, writing
-from hfftools.expdir import changed_inputs, write_aside, write_json
-from hfftools.log import UserError, require
+from hfftools.disk import check_room, sync, sync_all
+from hfftools.expdir import changed_inputs, write_json
+from hfftools.log import UserError, log, require
 from hfftools.records import read_json
+from hfftools.upstream import state_archives, state_shards
+from hfftools.upstream.state_archives import Archives
+from hfftools.upstream.state_shards import Shards
 
-_FORM = {"layers": [int], "made_from?": {...: str}, "hash?": str, "data?": str}
+BYTES = {**state_shards.BYTES, "kaldi": 4.0}  # of a value
+FORMS = tuple(BYTES)
+_FORM = {"layers": [int], "made_from?": {...: str}, "hash?": str, "data?": str, "form?": str}
+_FILES = ("states_*.safetensors", "utt2shard", "layer_*.ark", "layer_*.scp")
 
 
 class HiddenCache:
@@ -26,7 +29,8 @@ class HiddenCache:
     def __init__(self, root: Path | str, set_name: str):
         self.folder = Path(root).resolve() / set_name
         self.info_file = self.folder / "cache.json"
-        self._scps: dict[int, dict[str, tuple[str, int]]] = {}
+        self.begun_file = self.folder / "begun.json"
+        self._store: Archives | Shards | None = None
 
     def made_from(self) -> dict[str, str]:
         """Return the digests of what the states were made from, and the data directory; empty where there is no cache."""
@@ -38,6 +42,15 @@ class HiddenCache:
 
     def _info(self) -> dict:
         return read_json(self.info_file, _FORM, "remove it and extract the hidden states again (stage 2)")
+
+    def form(self) -> str:
+        """Return the form of the states; a cache of an older version consists of Kaldi archives."""
+        form = self._info().get("form", "kaldi")
+        require(
+            form in FORMS,
+            f"{self.info_file} names the unknown form {form!r}; remove {self.folder} and run stage 2 again",
+        )
+        return form
 
     def lacks(self, layers: Iterable[int], digests: Mapping[str, str]) -> list[str]:
         """Return what keeps the cache from being used: inputs that have changed, layers that it does not hold."""
@@ -55,51 +68,58 @@ class HiddenCache:
                 "leave features empty"
             )
 
-    def _scp(self, layer: int) -> dict[str, tuple[str, int]]:
-        """Return {utterance: (archive, byte in it)} of a layer."""
-        if layer not in self._scps:
-            path = self.folder / f"layer_{layer:02d}.scp"
-            if not path.exists():
-                raise UserError(f"{path} is missing; remove {self.folder} and run stage 2 again")
-            places = {}
-            # by lines that end in \n alone; the archive is the one next to the list, which may have been moved or copied
-            for line in path.read_bytes().decode("utf-8").rstrip("\n").split("\n"):
-                utt, _, place = line.partition(" ")
-                archive, _, start = place.rpartition(":")
-                places[utt] = str(self.folder / Path(archive).name), int(start)
-            self._scps[layer] = places
-        return self._scps[layer]
-
-    def _state(self, layer: int, utt: str) -> np.ndarray:
-        """Return a matrix of an archive.
-
-        kaldiio.load_scp is not used: it runs commands in place of archives and unpickles what claims to be a pickle.
-        """
-        archive, start = self._scp(layer)[utt]
-        with open(archive, "rb") as file:
-            file.seek(start)
-            try:
-                state = np.array(kaldiio.matio.read_matrix_or_vector(file))  # a copy, which may be written to
-            except MemoryError:  # one utterance fits into memory
-                raise ValueError(f"layer {layer} has a header that promises more than memory holds") from None
-        if not np.isfinite(state).all():
-            raise ValueError(f"layer {layer} has values that are not finite numbers")
-        return state
+    def _states(self, form: str) -> Archives | Shards:
+        return Archives(self.folder) if form == "kaldi" else Shards(self.folder, form)
 
     def read(self, utt: str, layers: Iterable[int]) -> dict[int, np.ndarray]:
-        """Return {layer: h [T, D] float32} of one utterance; raise UserError where an archive is damaged."""
+        """Return {layer: h [T, D] float32} of one utterance; raise UserError where a file is damaged."""
+        if self._store is None:
+            self._store = self._states(self.form())
+        hidden = {}
         try:
-            return {layer: self._state(layer, utt) for layer in layers}
-        except (KeyError, OSError, ValueError, AssertionError, struct.error) as error:  # the last two: a cut file
+            for layer in layers:
+                hidden[layer] = self._store.read(utt, layer)
+                if not np.isfinite(hidden[layer]).all():
+                    raise ValueError(f"layer {layer} has values that are not finite numbers")
+        except (*state_archives.DAMAGE, *state_shards.DAMAGE) as error:
+            reason = " ".join(str(error).split())
             raise UserError(
-                f"{self.folder}: cannot read {utt} ({error}); remove the folder, run stage 2 again"
+                f"{self.folder}: cannot read {utt} ({reason}); remove the folder, run stage 2 again"
             ) from None
+        return hidden
 
-    def check_room(self, frames: float, widths: Iterable[int]) -> None:
-        """Raise UserError unless there is room for so many frames of layers of these widths, in place of what is there."""
+    def check_room(self, frames: float, widths: Iterable[int], form: str) -> None:
+        """Say how large so many frames of layers of these widths will be; raise UserError unless there is room for them.
+
+        What is there already is replaced or kept, and counts as room.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        old = sum(path.stat().st_size for path in self.folder.glob("layer_*.ark"))
-        check_room(self.folder, frames * sum(widths) * np.float32().nbytes - old, "what extraction writes")
+        size = frames * sum(widths) * BYTES[form]
+        old = sum(path.stat().st_size for path in self._files())
+        check_room(self.folder, size - old, "what extraction writes")
+        log.info(f"{self.folder}: hidden states in {form} take about {size / 1e9:.3g} GB")
+
+    def _files(self) -> list[Path]:
+        return [path for pattern in _FILES for path in self.folder.glob(pattern)]
+
+    def kept(self, layers: list[int], made_from: Mapping[str, str], form: str) -> set[str]:
+        """Return the utterances whose states an interrupted `write` of the same has left; drop those of another."""
+        begun = {"layers": layers, "made_from": dict(made_from), "form": form}
+        try:
+            same = form != "kaldi" and read_json(self.begun_file, _FORM) == begun
+            whole = set(Shards(self.folder, form).whole()) if same else set()
+        except (FileNotFoundError, UserError, *state_shards.DAMAGE):
+            same = False
+        if same:
+            return whole
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for file in (self.info_file, self.begun_file):
+            file.unlink(missing_ok=True)
+        sync(self.folder)  # what follows must not reach the disk before it
+        for file in self._files():
+            file.unlink()
+        write_json(self.begun_file, begun)
+        return set()
 
     def write(
         self,
@@ -107,30 +127,17 @@ class HiddenCache:
         layers: list[int],
         name: str,
         made_from: Mapping[str, str],
+        form: str = "float16",
     ) -> int:
-        """Write every utterance of `items`, replacing what was there; return the number of frames.
+        """Write every utterance of `items` that is not kept, replacing what was there; return the number of frames.
 
         `name` is the upstream's, and `made_from` has digests and the data directory.
         """
-        require("\n" not in str(self.folder), f"{self.folder}: Kaldi's lists allow no line break in a path; rename it")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.info_file.unlink(missing_ok=True)
-        sync(self.folder)  # what follows must not reach the disk before it
-        self._scps, frames = {}, 0
-        lines: dict[int, list[str]] = {layer: [] for layer in layers}
-        with writing(self.folder), ExitStack() as stack:
-            arks = {}
-            for layer in layers:
-                path = self.folder / f"layer_{layer:02d}.ark"
-                arks[layer] = (path, stack.enter_context(open(path, "wb")))
-            for utt, hidden in items:
-                for layer, (path, file) in arks.items():
-                    lines[layer].append(f"{utt} {path}:{file.tell() + len(utt.encode()) + 1}\n")
-                    kaldiio.save_ark(file, {utt: np.asarray(hidden[layer], np.float32)})
-                frames += len(hidden[layers[0]])
-        for layer in layers:
-            with write_aside(self.folder / f"layer_{layer:02d}.scp", synced=False) as aside:
-                aside.write_text("".join(sorted(lines[layer])), encoding="utf-8")
+        self.kept(layers, made_from, form)
+        self._store = None
+        frames = self._states(form).write(items, layers)
+        self.begun_file.unlink()
         sync_all(self.folder)  # before the record that says that all this is there
-        write_json(self.info_file, {"upstream": name, "made_from": dict(made_from), "layers": layers, "frames": frames})
+        record = {"upstream": name, "made_from": dict(made_from), "layers": layers, "frames": frames, "form": form}
+        write_json(self.info_file, record)
         return frames

@@ -24,7 +24,7 @@ def test_mini_from_nothing_to_a_table_and_again(recipe):
     assert (here / "exp" / "error_vs_cost_test.png").exists()
     for number in range(1, 7):
         assert f"stage {number}: " in done.stdout + done.stderr
-    stamps = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.suffix in (".safetensors", ".wav", ".ark", ".pt")}
+    stamps = {p: p.stat().st_mtime_ns for p in here.rglob("*") if p.suffix in (".safetensors", ".wav", ".pt")}
     _, again = recipe("mini", "--limit", "40", "--epochs", "2")
     assert again.returncode == 0
     assert stamps == {p: p.stat().st_mtime_ns for p in stamps}, "a second run redid what was done"

@@ -195,7 +195,7 @@ def test_names(encoder, narrow, tmp_path):
 @pytest.mark.parametrize("order", ["fbank first", "encoder first"])
 def test_cached_it_is_fused_to_the_same_stream(options, corpus, encoder, narrow, tmp_path, order):
     name = f"fbank+{narrow}" if order == "fbank first" else f"{encoder}+{narrow}"
-    extract(name, [f"{corpus}/train"], tmp_path / "cache", "all", 60.0, torch.device("cpu"))
+    extract(name, [f"{corpus}/train"], tmp_path / "cache", "all", 60.0, torch.device("cpu"), form="float32")
     config = configure([], [*options, f"upstream={name}", "fuse.name=hff"])
     torch.manual_seed(0)
     model = Model(config, units.load(config.data.units)).eval()

@@ -107,7 +107,7 @@ def test_it_is_tuned_and_decoded(family, folder, options, corpus, tmp_path, tune
 
 def test_it_is_extracted(family, folder, corpus, tmp_path):
     extract(f"hf:{folder}", [f"{corpus}/dev"], tmp_path / "cache", "all", 30.0, torch.device("cpu"))
-    assert (tmp_path / "cache" / "dev" / "layer_03.scp").exists()
+    assert (tmp_path / "cache" / "dev" / "cache.json").exists()
 
 
 def test_its_code_is_in_our_style(family):
