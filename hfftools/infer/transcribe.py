@@ -79,9 +79,9 @@ def transcribe(root: Path, words: Sequence[str], overrides: list[str], options: 
     opened: no experiment, a word that names nothing, two recordings with one output file, an output file that is there
     next to its recording.
     """
+    config = experiment.read_config(ExpDir(Path(root)), overrides)
     recordings = find(words)
     _refuse_collisions(recordings, options)
-    config = experiment.read_config(ExpDir(Path(root)), overrides)
     recognises = issubclass(experiment.task_of(config), Recognition)
     require(recognises, f"{root}: task {config.task.name} does not predict text; hff-decode writes what it predicts")
     model = Bank().add(Path(root), config)

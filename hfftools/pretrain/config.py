@@ -7,6 +7,8 @@ from hfftools.config import above, at_least, between, check_seed
 from hfftools.nn.precision import check_bf16
 from hfftools.upstream.conformer import EncoderConfig
 
+SHORTEST_S = 0.5  # of an utterance: there is nothing to mask in a shorter one
+
 
 @dataclass(frozen=True)
 class Config:
@@ -37,8 +39,10 @@ class Config:
 
     def __post_init__(self):
         at_least(self, 1, "steps", "mask_frames", "log_steps", "save_steps")
-        at_least(self, 0, "weight_decay", "threads", "minutes")
+        at_least(self, 0, "weight_decay", "minutes")
+        between(self, 0, 1024, "threads")
+        at_least(self, SHORTEST_S, "batch_seconds", "crop_seconds")
         check_seed(self)
-        above(self, 0, "lr", "clip", "batch_seconds", "crop_seconds")
+        above(self, 0, "lr", "clip")
         between(self, 0, 1, "mask_prob", "alpha", "warmup")
         check_bf16(self.bf16, "bf16")

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from hfftools import memory
 from hfftools.config import resolve, with_option
-from hfftools.expdir import ExpDir, append_json_line, check_inputs, write_json, write_text
+from hfftools.expdir import ExpDir, append_json_line, check_inputs, each_once, write_json, write_text
 from hfftools.log import UserError, log, progress, require, setup_logging
 from hfftools.nn.mask import valid_mask
 from hfftools.nn.precision import use_bf16
-from hfftools.pretrain.config import Config
+from hfftools.pretrain.config import SHORTEST_S, Config
 from hfftools.pretrain.features import Corpus, corpus
 from hfftools.pretrain.targets import obtain, source_digests
 from hfftools.recorded import compare_config, recorded_option, save_config
@@ -37,7 +37,8 @@ def _batches(lens: np.ndarray, config: Config, epoch: int) -> list[np.ndarray]:
     crop = min(int(config.crop_seconds * 100), int(config.batch_seconds * 100))
     cost = np.minimum(lens, crop)
     order = np.lexsort((rng.random(len(lens)), cost // 40))
-    order = order[cost[order] >= 50]  # below half a second there is nothing to mask
+    order = order[cost[order] >= int(SHORTEST_S * 100)]
+    require(len(order) > 0, f"data: no utterance of {', '.join(config.data)} lasts {SHORTEST_S} s; name longer ones")
     batches, start = [], 0
     while start < len(order):
         stop = start + 1
@@ -71,7 +72,7 @@ class _Objective:
 
     def __init__(self, config: Config, exp: ExpDir, device: torch.device):
         self.config, self.device = config, device
-        self.corpus: Corpus = corpus(list(config.data), Path(config.features or exp.root / "features"))
+        self.corpus: Corpus = corpus(each_once(config.data), Path(config.features or exp.root / "features"))
         self.digests = {**self.corpus.digests, **source_digests(config, exp.targets)}
         if config.init:
             self.digests |= {f"init: {name}": digest for name, digest in Door(config.init).digests().items()}

@@ -49,6 +49,8 @@ def read_config(exp: ExpDir, overrides: list[str]) -> Config:
             raise UserError(f"'{word}': after training only {', '.join(CHANGEABLE)} can be chosen")
     if not exp.config.exists():
         raise UserError(f"{exp.config} is missing: {exp.root} is not an experiment that hff-train made")
+    if "task" not in read_recorded(exp.config):  # the folder of a probing or of a pre-training
+        raise UserError(f"{exp.config} names no task: {exp.root} is not an experiment that hff-train made")
     check_inputs(exp.inputs, recorded_digest(exp))
     return configure([exp.config], overrides)
 

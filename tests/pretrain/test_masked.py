@@ -9,7 +9,8 @@ from hfftools.expdir import ExpDir
 from hfftools.log import UserError
 from hfftools.pretrain import kmeans, masked
 from hfftools.pretrain.features import corpus as load_corpus
-from hfftools.records import read_json_lines
+from hfftools.records import read_json, read_json_lines
+from hfftools.train.experiment import read_config
 from hfftools.upstream.conformer import Door, EncoderConfig
 
 SMALL = [
@@ -87,6 +88,23 @@ def test_changed_options_and_empty_data_are_refused(arguments, tmp_path):
         masked.pretrain(tmp_path / "exp", [], [*arguments, "seed=1"])
     with pytest.raises(UserError, match="name at least one data directory"):
         masked.pretrain(tmp_path / "none", [], SMALL)
+    for word in ("crop_seconds=0.01", "batch_seconds=0.4", "threads=100000000000"):
+        with pytest.raises(UserError, match=word.partition("=")[0]):
+            masked.pretrain(tmp_path / "wrong", [], [*arguments, word])
+    with pytest.raises(UserError, match="exp is not an experiment that hff-train made"):
+        read_config(ExpDir(tmp_path / "exp"), [])
+
+
+def test_utterances_count_once_and_short_ones_alone_are_refused(arguments, corpus, tmp_path):
+    masked.pretrain(tmp_path / "once", [], [*arguments, "steps=1"])
+    twice = [f"data=[{corpus}/train,{corpus}/train/]", *SMALL, "steps=1"]
+    masked.pretrain(tmp_path / "twice", [], twice)
+    inputs = [read_json(ExpDir(tmp_path / name).inputs, dict) for name in ("once", "twice")]
+    assert inputs[0] == inputs[1]
+    config = resolve(masked.Config, [], ["data=[data/clicks]"])
+    with pytest.raises(UserError, match="data: no utterance of data/clicks lasts 0.5 s"):
+        masked._batches(np.array([49, 12]), config, 0)
+    assert [batch.tolist() for batch in masked._batches(np.array([49, 50]), config, 0)] == [[1]]
 
 
 def test_the_loss_is_huberts_equation_3_over_valid_frames(arguments, tmp_path, monkeypatch):
