@@ -240,9 +240,8 @@ class _Run:
 
     def _update(self, batch: np.ndarray) -> tuple[float, float, float]:
         """Make one step; return its loss, its accuracy at masked frames, and the seconds of audio."""
-        torch.manual_seed(
-            self.config.seed + self.step
-        )  # dropout follows from the step, so that a resumed run is the same
+        # dropout follows from the step, so that a resumed run is the same
+        torch.manual_seed(self.config.seed + self.step)
         loss, accuracy, seconds = self.objective.loss(batch, self.step)
         try:
             loss_value, _ = self.updater.step([loss])  # a mean over the masked frames already
