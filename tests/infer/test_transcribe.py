@@ -104,11 +104,11 @@ def test_the_text_is_that_of_the_pieces_whatever_the_batch(trained, speech, tmp_
 
 def test_segments_in_python_are_those_of_the_command(trained, speech, tmp_path):
     pause = np.zeros(20000, np.float32)
-    path = tmp_path / "two.wav"
-    waveform.save(path, np.concatenate([part for wav_N in speech[:2] for part in (pause, wav_N, pause)]))
+    path = tmp_path / "all.wav"
+    waveform.save(path, np.concatenate([part for wav_N in speech for part in (pause, wav_N, pause)]))
     options = Options(form="json", out=tmp_path / "json", max_s=1.0)
     transcribe.transcribe(trained, [str(path)], ["device=cpu"], options)
-    wanted = json.loads((tmp_path / "json" / "two.json").read_text())["segments"]
+    wanted = json.loads((tmp_path / "json" / "all.json").read_text())["segments"]
     model = Bank().add(trained)
     written = [
         {"start_s": round(s.start_s, 3), "end_s": round(s.end_s, 3), "text": s.text}
