@@ -31,6 +31,15 @@ def a_set(folder: Path, name: str) -> Path:
     return folder
 
 
+def test_labels_of_the_user_are_not_replaced_before_a_set_is_refused(tmp_path):
+    a_set(tmp_path / "data" / "dev", "mine")
+    (tmp_path / "data" / "dev" / "intent").write_text("mine-0 greet\n")
+    before = files(tmp_path / "data")
+    with pytest.raises(UserError, match="data/dev is there already, and hff-prepare mini did not make it"):
+        prepare("mini", None, tmp_path / "data", limit=1)
+    assert {path: old for path, old in files(tmp_path / "data").items() if path in before} == before
+
+
 def test_a_corpus_does_not_replace_the_set_of_another_or_of_the_user(tmp_path, monkeypatch):
     out, wanted = tmp_path / "data", {"train": "a"}
 
@@ -38,6 +47,7 @@ def test_a_corpus_does_not_replace_the_set_of_another_or_of_the_user(tmp_path, m
         return {name: datadir.read(a_set(tmp_path / "made" / name, speaker)) for name, speaker in wanted.items()}
 
     monkeypatch.setattr(mini, "sets", sets)
+    monkeypatch.setattr(mini, "GENERATED", ("train",))  # what is known before the sets are made
     prepare("mini", None, out)
     assert read_json(out / ".mini.json", {"made": [str]})["made"] == ["train"]
     wanted.update({"train": "b", "dev": "c"})  # what it has made itself is made again where it is asked otherwise

@@ -8,7 +8,7 @@ written to `out`, which matters only to a corpus that stores audio there. A modu
   folder of its own in what then is the source; and `WITHOUT_SOURCE`, options that apply in this case;
 - `unpack(archive, folder, limit)`, which returns the folder to read if the source is a file;
 - `WHERE`, a sentence that says where to get a corpus that cannot be downloaded;
-- `GENERATED = True`, if the corpus needs no source at all.
+- `GENERATED`, the names of the sets, if the corpus needs no source at all.
 """
 
 # Modules of this folder that corpora share; every other module is a corpus.

@@ -16,9 +16,9 @@ from hfftools.data.datadir import Utterance
 from hfftools.expdir import write_text
 from hfftools.log import progress
 
-GENERATED = True
 SEED = 2211  # any number would do; another one makes another corpus
 SIZES = {"train": 1000, "dev": 80, "test": 120}
+GENERATED = tuple(SIZES)
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-us-nyc", "en-029")
 VARIANTS = {
     "train": (

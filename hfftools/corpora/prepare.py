@@ -64,21 +64,19 @@ def _prepare(
 ) -> list[str]:
     """Do what `prepare` does in a folder that is locked; `wanted` is the record of what the sets are made from."""
     done_file = out / f".{corpus}.json"
-    ours: list[str] | None = (
-        []
-    )  # the sets that earlier calls have made; None: a call of an older hff, which did not say
+    # the sets that earlier calls have made; None: they were calls of an older hff, which did not say
+    ours: list[str] | None = []
     if done_file.exists():
         done = read_json(done_file, {"from": dict, "sets": [str], "made?": [str]})
         if done["from"] == wanted and _is_whole(corpus, out, done["sets"]):
             return done["sets"]
         ours = done.get("made")
     found = _find(module, corpus, source, out.parent / "downloads" / corpus, config, limit)
+    if ours is not None:  # before the module writes into them
+        _refuse_others(corpus, out, set(getattr(module, "GENERATED", ())) - set(ours))
     sets = module.sets(found, out, limit, *config)
-    for name in sets:
-        if ours is not None and name not in ours and listed(out / name, "wav.scp"):
-            raise UserError(
-                f"{out / name} is there already, and hff-prepare {corpus} did not make it; give another --out, or remove it"
-            )
+    if ours is not None:
+        _refuse_others(corpus, out, set(sets) - set(ours))
     made = sorted({*(ours or ()), *sets})
     write_json(done_file, {"from": {}, "sets": [], "made": made})  # a run that is killed from here on is done again
     names = []
@@ -90,6 +88,15 @@ def _prepare(
         names.append(name)
     write_json(done_file, {"from": wanted, "sets": names, "made": made})
     return names
+
+
+def _refuse_others(corpus: str, out: Path, names: set[str]) -> None:
+    """Raise UserError where there is a set of one of these names, which earlier calls have not made."""
+    for name in sorted(names):
+        if listed(out / name, "wav.scp"):
+            raise UserError(
+                f"{out / name} is there already, and hff-prepare {corpus} did not make it; give another --out, or remove it"
+            )
 
 
 def _is_whole(corpus: str, out: Path, names: list[str]) -> bool:
@@ -114,7 +121,7 @@ def _find(
                 for url, checksum in module.archives(*config).items():
                     _unpack(url, checksum, downloads)
             return downloads / "unpacked"
-        if getattr(module, "GENERATED", False):
+        if getattr(module, "GENERATED", ()):
             return None
         raise UserError(
             f"--source: where is {corpus}? {getattr(module, 'WHERE', 'Give the folder it was unpacked to')}"
