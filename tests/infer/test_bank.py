@@ -1,6 +1,7 @@
 """One upstream, many trained sets: frozen tensors are in memory once, and each utterance is decoded by its own set."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -103,9 +104,10 @@ def test_a_choice_that_is_missing_or_wrong_is_named(trained, corpus, tmp_path):
             decode_sets.decode_chosen(
                 [trained / "a", trained / "b"], tmp_path / "utt2exp", [f"{corpus}/test"], tmp_path / "out", []
             )
+    shutil.copytree(trained / "a", tmp_path / "other" / "a")
     with pytest.raises(UserError, match="two experiments are called a"):
         decode_sets.decode_chosen(
-            [trained / "a", trained / "a"], tmp_path / "utt2exp", [f"{corpus}/test"], tmp_path / "out", []
+            [trained / "a", tmp_path / "other" / "a"], tmp_path / "utt2exp", [f"{corpus}/test"], tmp_path / "out", []
         )
 
 
