@@ -23,9 +23,8 @@ def as_yaml(word: str, schema: type) -> str:
     require(not unseen, f"'{word}' has a line break, or another character that cannot be seen; rename what it names")
     written = value[:1] in ("'", '"') or value == "null"
     if not value or (_takes_text(schema, key) and not written):
-        return (
-            f"{key}={json.dumps(value, ensure_ascii=False)}"  # omegaconf takes `key=` for null; we mean an empty text
-        )
+        # omegaconf takes `key=` for null, where we mean an empty text
+        return f"{key}={json.dumps(value, ensure_ascii=False)}"
     return word
 
 

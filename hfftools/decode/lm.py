@@ -105,7 +105,7 @@ def of_units(path: Path) -> str | None:
     info = path.parent / "lm.json"
     if path.name.partition(".")[0] != "lm" or not info.exists():
         return None
-    return read_json(info, {"units": str | None}, "run hff-lm again")["units"]
+    return read_json(info, {"units": str | None}, f"remove {info.parent} and run hff-lm again")["units"]
 
 
 def check_units(ngram: Ngram, units: Units) -> None:

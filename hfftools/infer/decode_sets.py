@@ -72,6 +72,7 @@ def _decode_set(job: Job, directory: str, out: Path, bank: Bank) -> None:
     asked = search_weights.facts(job.search)
     data_digests = of_set("data", utterances, speakers=True)
     digests = {"checkpoint": job.checkpoint, **data_digests, **search_weights.chosen_on(job.config, job.search)}
+    digests |= experiment.precision_of(job.config.data.features, [directory])
     info = out / "decode.json"
     if info.exists():
         old = read_json(info, dict)

@@ -29,7 +29,7 @@ from hfftools.text.phones import Phones
 from hfftools.text.units import Units
 from hfftools.text.units import load as load_units
 from hfftools.text.units import make
-from hfftools.train.experiment import device_of, learnable, open_cache, states_from
+from hfftools.train.experiment import device_of, learnable, open_cache, precision_of, states_from
 from hfftools.upstream.base import choose_layers
 from hfftools.upstream.extract import extract
 from hfftools.upstream.names import load_upstream
@@ -111,7 +111,7 @@ class ProbeInputs:
             digests |= of_set(key, utterances, speakers=True)
         digests |= {"units": self.units.digest} if self.units else {}
         digests |= {"phones": self.phones.digest} if self.phones else {}
-        return digests
+        return digests | precision_of(self.config.features, list(self.directories.values()))
 
     def open(self) -> None:
         """Set `train` and `dev`; with `features`, first cache the states of each set that has no folder there.

@@ -113,6 +113,16 @@ def open_cache(features: str, directory: str) -> HiddenCache:
     return HiddenCache(features, datadir.set_name(directory))
 
 
+def precision_of(features: str, directories: list[str]) -> dict[str, str]:
+    """Return in how many bits the hidden states are that the cache `features` may hold: an input of what is made of them.
+
+    States in 16 bits give the transcripts of those in 32, or of those that are computed; states in 8 bits differ.
+    """
+    caches = [open_cache(features, directory) for directory in directories] if features else []
+    coarse = any(cache.info_file.exists() and cache.form() == "int8" for cache in caches)
+    return {"hidden states": "8 bits" if coarse else "16 bits or more"}
+
+
 def states_from(upstream: Upstream, utterances: list[Utterance]) -> dict[str, str]:
     """Return the digests of what the hidden states of a set have to be made from."""
     return {**upstream.digests, **of_set("data", utterances, text=False)}

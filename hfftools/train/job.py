@@ -68,6 +68,7 @@ def _train(exp: ExpDir, config: experiment.Config, source: Source, device: torch
     inputs = {"data.units": targets.digest, **source.digests()}
     for key, utterances in sets.items():
         inputs |= of_set(key, utterances)
+    inputs |= experiment.precision_of(config.data.features, [config.data.train, config.data.dev])
     perturb = experiment.perturbation(config)
     if perturb and perturb.recordings:
         inputs |= of_set("perturb.noise", perturb.recordings, text=False)

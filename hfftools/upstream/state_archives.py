@@ -15,13 +15,8 @@ from hfftools.disk import writing
 from hfftools.expdir import write_aside
 from hfftools.log import UserError, require
 
-DAMAGE = (
-    KeyError,
-    OSError,
-    ValueError,
-    AssertionError,
-    struct.error,
-)  # what a damaged archive raises; the last two: cut
+# what a damaged archive raises; the last two where it is cut
+DAMAGE = (KeyError, OSError, ValueError, AssertionError, struct.error)
 
 
 class Archives:

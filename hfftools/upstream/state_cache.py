@@ -97,7 +97,7 @@ class HiddenCache:
         size = frames * sum(widths) * BYTES[form]
         old = sum(path.stat().st_size for path in self._files())
         check_room(self.folder, size - old, "what extraction writes")
-        log.info(f"{self.folder}: hidden states in {form} take about {size / 1e9:.3g} GB")
+        log.info(f"{self.folder}: hidden states in the form {form} take about {size / 1e9:.3g} GB")
 
     def _files(self) -> list[Path]:
         return [path for pattern in _FILES for path in self.folder.glob(pattern)]

@@ -14,7 +14,6 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hfftools.disk import writing
 from hfftools.expdir import write_aside
 
 GROUP = 64  # channels that share a scale
@@ -24,7 +23,7 @@ DAMAGE = (KeyError, OSError, ValueError, SafetensorError)
 
 
 def pack(h_TD: np.ndarray, form: str) -> dict[str, np.ndarray]:
-    """Return h [T, D] in a form, as {prefix of its name: tensor}."""
+    """Return hidden states h [T, D] in one of the forms of BYTES, as {what stands before the tensor's name: tensor}."""
     h_TD = np.ascontiguousarray(h_TD, np.float32)
     with np.errstate(over="ignore"):
         half_TD = h_TD.astype(np.float16)
@@ -90,16 +89,15 @@ class Shards:
     def _full(self, items: Iterable, layers: list[int], known: dict) -> Iterator[dict[str, np.ndarray]]:
         """Yield the tensors of utterances that together fill a shard."""
         shard: dict[str, np.ndarray] = {}
-        with writing(self.folder):
-            for utt, hidden in items:
-                if utt in known:
-                    continue
-                for layer in layers:
-                    packed = pack(hidden[layer], self.form)
-                    shard |= {f"{prefix}{layer}/{utt}": tensor for prefix, tensor in packed.items()}
-                if sum(tensor.nbytes for tensor in shard.values()) >= SHARD_BYTES:
-                    yield shard
-                    shard = {}
+        for utt, hidden in items:
+            if utt in known:
+                continue
+            for layer in layers:
+                packed = pack(hidden[layer], self.form)
+                shard |= {f"{prefix}{layer}/{utt}": tensor for prefix, tensor in packed.items()}
+            if sum(tensor.nbytes for tensor in shard.values()) >= SHARD_BYTES:
+                yield shard
+                shard = {}
         if shard:
             yield shard
 

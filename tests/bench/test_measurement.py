@@ -87,9 +87,12 @@ def test_a_method_carries_options_of_its_own(small):
         methods.configure(["houlsby:tune.layerz=top1"], [], small)
     with pytest.raises(UserError, match="there is no method 'hf'; did you mean hff"):
         methods.configure(["hf"], [], small)
-    for words, more in ((["hff"], ["upstream=fbank"]), (["hff:upstream=fbank"], [])):
-        with pytest.raises(UserError, match="'upstream=fbank': name the upstream by --upstream alone"):
-            methods.configure(words, [], [*small, *more])
+
+
+@pytest.mark.parametrize("words, more", [(["hff"], ["upstream=fbank"]), (["hff:upstream=fbank"], [])])
+def test_the_costs_of_a_second_upstream_are_refused(words, more, small):
+    with pytest.raises(UserError, match="'upstream=fbank': name the upstream by --upstream alone"):
+        methods.configure(words, [], [*small, *more])
 
 
 @pytest.mark.parametrize(

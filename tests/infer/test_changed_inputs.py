@@ -13,6 +13,7 @@ from hfftools.data import datadir
 from hfftools.data.inputs import file_digest
 from hfftools.infer.decode_sets import decode, refuse_stale
 from hfftools.log import UserError
+from hfftools.probe.job import probe
 from hfftools.text import units
 from hfftools.train.job import train
 from hfftools.upstream.checkpoint_files import cache_file
@@ -39,11 +40,11 @@ class Made:
         for file in root.rglob("*"):
             os.utime(file, ns=(OLD_NS, OLD_NS))
 
-    def training(self) -> None:
-        train(self.exp, [], [
+    def training(self, name: str = "exp", *more: str) -> None:
+        train(self.root / name, [], [
             f"upstream={self.root}/encoder.safetensors", f"data.train={self.root}/train", f"data.dev={self.root}/dev",
             f"data.test=[{self.root}/test]", f"data.units={self.root}/units", "task.head_dim=8", "task.head_layers=1",
-            "train.epochs=1", "data.workers=0", "device=cpu", "train.bf16=false",
+            "train.epochs=1", "data.workers=0", "device=cpu", "train.bf16=false", *more,
         ])  # fmt: skip
 
     def decodes(self) -> None:
@@ -119,6 +120,30 @@ def test_what_was_only_touched_is_the_same(product, made, caplog):
     getattr(made, product)()
     assert "again" not in caplog.text
     assert product == "score" or "there already" in caplog.text or "nothing to train" in caplog.text
+
+
+def test_states_in_8_bits_are_another_input_than_those_in_16(made, caplog, monkeypatch):
+    encoder, sets = f"{made.root}/encoder.safetensors", [f"{made.root}/{name}" for name in ("train", "dev", "test")]
+    for form in ("float16", "int8"):
+        extract(encoder, sets, made.root / form, "all", 20.0, torch.device("cpu"), form=form)
+    kept, coarse = (f"data.features={made.root}/{form}" for form in ("float16", "int8"))
+    made.training("cached", kept)
+    extract(encoder, sets, made.root / "float16", "all", 20.0, torch.device("cpu"), form="int8")
+    with pytest.raises(UserError, match="the content of hidden states has changed"):
+        made.training("cached", kept)
+    extract(encoder, sets, made.root / "float16", "all", 20.0, torch.device("cpu"), form="float32")
+    made.training("cached", kept)
+    monkeypatch.setattr(logging.getLogger("hff"), "propagate", True)  # training has turned it off
+    caplog.set_level(logging.INFO, "hff")
+    decode([made.root / "cached"], [], ["device=cpu"])
+    decode([made.root / "cached"], [], ["device=cpu", coarse])
+    assert "is decoded again: its hidden states changed" in caplog.text
+    probing = [f"upstream={encoder}", f"train={sets[0]}", f"dev={sets[1]}", f"units={made.root}/units", "parts=[asr]"]
+    probing += ["epochs=1", "workers=0", "device=cpu"]
+    probe(made.root / "probe", [], [*probing, f"features={made.root}/float16"])
+    extract(encoder, sets, made.root / "float16", "all", 20.0, torch.device("cpu"), form="int8")
+    with pytest.raises(UserError, match="hidden states"):
+        probe(made.root / "probe", [], [*probing, f"features={made.root}/float16"])
 
 
 def test_a_file_that_was_moved_into_the_place_of_another_of_its_size_and_time_is_noticed(tmp_path):

@@ -156,7 +156,7 @@ def test_a_pair_of_upstreams_of_different_widths_is_probed_layer_by_layer(probin
 def test_states_are_kept_where_a_folder_is_named_and_change_nothing(probing, tmp_path):
     run = rows(tmp_path / "run", probing)
     kept = rows(tmp_path / "kept", [*probing, f"features={tmp_path}/feats"])
-    assert (tmp_path / "feats" / "train" / "cache.json").exists()
+    assert 3 in json.loads((tmp_path / "feats" / "train" / "cache.json").read_text())["layers"]
     for a, b in zip(run, kept, strict=True):
         assert a["wer"] == pytest.approx(b["wer"], abs=0.05)  # padding moves the sums by a rounding
 
